@@ -1,7 +1,7 @@
 """The processes of one ``make up``: started, watched and stopped together.
 
-Every child leads a process group of its own, so that Ctrl-C in the terminal reaches the supervisor alone, which then stops
-them in the opposite order of their start. On Linux the kernel stops them too when the supervisor is killed.
+Every child leads a process group of its own, so that Ctrl-C in the terminal reaches the supervisor alone, which then
+stops them in the opposite order of their start. On Linux the kernel stops them too when the supervisor is killed.
 """
 
 import asyncio
@@ -182,9 +182,6 @@ class Children:
 
     async def _spawn(self, name: str, command: Command) -> Child:
         account = command.account
-        identity = (
-            {"user": account.user_id, "group": account.group_id, "extra_groups": []} if account is not None else {}
-        )
         try:
             with self._log_of(name).open("wb") as output:
                 process = await asyncio.create_subprocess_exec(
@@ -196,7 +193,9 @@ class Children:
                     cwd=command.directory,
                     process_group=0,
                     preexec_fn=_die_with_parent(command.stop_signal),
-                    **identity,
+                    user=None if account is None else account.user_id,
+                    group=None if account is None else account.group_id,
+                    extra_groups=None if account is None else [],
                 )
         except OSError as error:
             raise StartFailed(f"{name} can't be started: {error}") from None

@@ -36,7 +36,9 @@ class IdentityHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body + b"\n")
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Answer HEAD."""
+        self.do_GET()
 
 
 class IdentityServer(ThreadingHTTPServer):

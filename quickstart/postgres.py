@@ -1,11 +1,11 @@
 """The example customer's PostgreSQL: a cluster made once, with TLS and the database `finance`.
 
-Role `postgres` owns that database and may log in from the loopback address without a password, so that the printed line can
-be pasted. It is no superuser: the cluster's superuser can't log in over TCP at all, and there is no other way in.
+Role `postgres` owns that database and may log in from the loopback address without a password, so that the printed line
+can be pasted. It is no superuser: the cluster's superuser can't log in over TCP at all, and there is no other way in.
 
-PostgreSQL refuses to run as root. Where we are root it runs as `nobody`, who may not enter every directory that a checkout
-can lie in: cluster and, where needed, a copy of the programs are then in a directory of their own below /var/tmp, whose name
-is kept in the state directory.
+PostgreSQL refuses to run as root. Where we are root it runs as `nobody`, who may not enter every directory that a
+checkout can lie in: the cluster and, where needed, a copy of the programs are then in a directory of their own below
+/var/tmp, whose name is kept in the state directory.
 """
 
 import os
@@ -174,7 +174,7 @@ def _find_public_directory(state: State) -> Path:
     kept = _read_public_directory(state)
     if kept is not None:
         return kept
-    parent = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()  # noqa: S108 (mkdtemp picks the name)
+    parent = "/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()
     directory = Path(tempfile.mkdtemp(prefix="moorline-postgres-", dir=parent))
     directory.chmod(0o755)
     state.write_private("postgres.path", f"{directory}\n")

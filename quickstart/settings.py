@@ -54,6 +54,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             raise StartFailed(f"{variable} must be a port number from 1 to 65535, not {text!r}.")
         port = int(text)
         if port in ports.values():
-            raise StartFailed(f"{variable} is {port}, which another of the three ports has already: choose another one.")
+            raise StartFailed(
+                f"{variable} is {port}, which another of the three ports has already: choose another one."
+            )
         ports[name] = port
     return Settings(**ports)
