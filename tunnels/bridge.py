@@ -1,0 +1,361 @@
+"""One TCP connection <-> one stream, with no bytes queued in between but what a socket would not take.
+
+:class:`SocketBridge` moves bytes between the socket and the frame without a copy, where the loop can watch sockets
+(``add_reader``). :class:`ProtocolBridge` does the same over an asyncio transport, for loops that can't (Windows) and
+for TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from .endpoint import Endpoint
+from .protocol import ErrorCode, Stream
+
+READ_SIZE: Final = 16384
+HALF_CLOSE_TIMEOUT: Final = 60.0  # seconds
+READS_PER_WAKE: Final = 4  # frames that one stream sends before the loop looks at the others
+_LINGER_RESET: Final = struct.pack("ii", 1, 0)
+
+
+def reset_socket(sock: socket.socket) -> None:
+    """Close *sock* with a TCP reset, so that its peer sees an error instead of an end."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    sock.close()
+
+
+class Bridge(ABC):
+    """What both bridges share: a stream, the half-closes, the end.
+
+    A stream is bound with :meth:`bind`; bytes that arrive before the socket is there are held, within the window.
+    *on_end* is called once, when the connection and the stream are both gone.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_end: Callable[[], None] | None = None) -> None:
+        self._endpoint = endpoint
+        self._on_end = on_end
+        self._held: deque[bytes] = deque()  # received, not yet taken by the socket
+        self._fin_received = False
+        self._fin_written = False
+        self._fin_sent = False
+        self._ended = False
+        self.stream: Stream
+
+    def bind(self, stream: Stream) -> None:
+        """Join the stream; call it before anything else."""
+        self.stream = stream
+
+    # -- StreamHandler ------------------------------------------------------------------------------------------------
+
+    def stream_accepted(self) -> None:
+        """Nothing to do: bytes flow without waiting."""
+
+    def stream_rejected(self, code: ErrorCode, reason: str) -> None:
+        self._end(reset=True)
+
+    def stream_reset(self, code: ErrorCode, reason: str) -> None:
+        self._end(reset=True)
+
+    @abstractmethod
+    def data_received(self, data: memoryview) -> None: ...
+
+    @abstractmethod
+    def resume_sending(self) -> None: ...
+
+    def fin_received(self) -> None:
+        self._fin_received = True
+        if not self._held:
+            self._finish_writing()
+
+    # -- for the two kinds --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _shutdown_writing(self) -> None:
+        """Half-close the socket: the peer's last byte has been written."""
+
+    @abstractmethod
+    def _close_connection(self, reset: bool) -> None:
+        """Let go of the socket, with a reset where the other end must see an error."""
+
+    def _finish_writing(self) -> None:
+        if not self._fin_written:
+            self._fin_written = True
+            self._shutdown_writing()
+            self._end_if_done()
+
+    def _finish_reading(self) -> None:
+        """The socket has said its last byte."""
+        self._fin_sent = True
+        self._endpoint.send_fin(self.stream)
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self._fin_sent and self._fin_written:
+            self._end(reset=False)
+
+    def _fail(self, error: OSError | None) -> None:
+        """The connection broke: reset the stream, and with it the other end's connection."""
+        if not self._ended:
+            reason = (error.strerror or type(error).__name__) if error is not None else "connection lost"
+            self._endpoint.reset_stream(self.stream, ErrorCode.CANCELLED, reason)
+            self._end(reset=True)
+
+    def _end(self, reset: bool) -> None:
+        if not self._ended:
+            self._ended = True
+            self._held.clear()
+            self._close_connection(reset)
+            if self._on_end is not None:
+                self._on_end()
+
+
+class SocketBridge(Bridge):
+    """The fast path: ``recv_into`` the frame's place, ``send`` from the message's memory."""
+
+    def __init__(self, endpoint: Endpoint, on_end: Callable[[], None] | None = None) -> None:
+        super().__init__(endpoint, on_end)
+        self._socket: socket.socket | None = None
+        self._fd = -1
+        self._loop = asyncio.get_running_loop()
+        self._reading = False
+        self._writing = False
+
+    def connect(self, sock: socket.socket) -> None:
+        """Take a connected, non-blocking socket and start to move bytes; it is the bridge's from now on."""
+        if self._ended:
+            reset_socket(sock)
+            return
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._reading = True
+        self._loop.add_reader(self._fd, self._readable)
+        self._writable()
+
+    def data_received(self, data: memoryview) -> None:
+        sock = self._socket
+        if sock is None or self._held:
+            self._held.append(bytes(data))
+            return
+        size = len(data)
+        try:
+            taken = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            taken = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if taken:
+            self._endpoint.consume(self.stream, taken)
+        if taken < size:
+            self._held.append(bytes(data[taken:]))
+            self._writing = True
+            self._loop.add_writer(self._fd, self._writable)
+
+    def resume_sending(self) -> None:
+        if self._socket is not None and not self._fin_sent and not self._ended:
+            if not self._reading:
+                self._reading = True
+                self._loop.add_reader(self._fd, self._readable)
+            self._readable()
+
+    def _readable(self) -> None:
+        endpoint, stream, sock = self._endpoint, self.stream, self._socket
+        if sock is None:
+            return
+        buffer = endpoint.bulk_buffer()
+        for _ in range(READS_PER_WAKE):
+            allowed = endpoint.may_send(stream)
+            if not allowed:
+                self._stop_reading()
+                return
+            try:
+                size = sock.recv_into(buffer, allowed)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._fail(error)
+                return
+            if not size:
+                self._stop_reading()
+                self._finish_reading()
+                return
+            endpoint.send_bulk(stream, size)
+            if size < allowed:
+                return
+
+    def _writable(self) -> None:
+        held, sock = self._held, self._socket
+        if sock is None:
+            return
+        taken = 0
+        try:
+            while held:
+                size = sock.send(held[0])
+                taken += size
+                if size < len(held[0]):
+                    held[0] = held[0][size:]
+                    break
+                held.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self._fail(error)
+            return
+        if taken:
+            self._endpoint.consume(self.stream, taken)
+        if held and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._writable)
+        elif not held:
+            if self._writing:
+                self._writing = False
+                self._loop.remove_writer(self._fd)
+            if self._fin_received:
+                self._finish_writing()
+
+    def _stop_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def _shutdown_writing(self) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    self._fail(error)
+
+    def _close_connection(self, reset: bool) -> None:
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        self._stop_reading()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
+        if reset:
+            reset_socket(sock)
+        else:
+            sock.close()
+
+
+class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
+    """The same over an asyncio transport: ``loop.create_connection(lambda: bridge, ...)``."""
+
+    def __init__(self, endpoint: Endpoint, on_end: Callable[[], None] | None = None) -> None:
+        super().__init__(endpoint, on_end)
+        self._transport: asyncio.Transport | None = None
+        self._read_buffer = memoryview(bytearray(READ_SIZE))
+        self._ahead = b""  # read from the connection, not yet sent: less than READ_SIZE
+        self._eof_read = False
+        self._full = False
+        self._unsent = 0  # bytes given to the transport while it was full; consumed when it has drained
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- asyncio's side -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._ended:
+            self._transport.abort()
+            return
+        held, self._held = self._held, deque()
+        for data in held:
+            self._write(data)
+        if self._fin_received:
+            self._finish_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._ahead += self._read_buffer[:nbytes]
+        self._send_ahead()
+
+    def eof_received(self) -> bool:
+        self._eof_read = True
+        self._send_ahead()
+        return self._transport is not None and self._transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        unsent, self._unsent = self._unsent, 0
+        if unsent:
+            self._endpoint.consume(self.stream, unsent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if exc is None and self._eof_read and not self._ahead and not self._ended:
+            self._fin_written = True  # TLS ends both ways at once
+            self._finish_reading()
+        self._fail(exc if isinstance(exc, OSError) else None)
+
+    # -- the stream's side --------------------------------------------------------------------------------------------
+
+    def data_received(self, data: memoryview) -> None:
+        if self._transport is None:
+            self._held.append(bytes(data))
+        else:
+            self._write(bytes(data))
+
+    def resume_sending(self) -> None:
+        self._send_ahead()
+
+    def _send_ahead(self) -> None:
+        """Send what was read, as far as the credit goes; read on when all of it is sent."""
+        while self._ahead and not self._ended:
+            allowed = self._endpoint.may_send(self.stream)
+            if not allowed:
+                if self._transport is not None:
+                    self._transport.pause_reading()
+                return
+            self._endpoint.send_data(self.stream, self._ahead[:allowed])
+            self._ahead = self._ahead[allowed:]
+        if self._eof_read:
+            if not self._fin_sent and not self._ended:
+                self._finish_reading()
+        elif self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            return
+        self._transport.write(data)
+        if self._full:
+            self._unsent += len(data)
+        else:
+            self._endpoint.consume(self.stream, len(data))
+
+    def _shutdown_writing(self) -> None:
+        if self._transport is None:
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            # TLS has no half-close here: what the other end still says is waited for, not for ever.
+            self._linger = asyncio.get_running_loop().call_later(HALF_CLOSE_TIMEOUT, self._fail, None)
+
+    def _close_connection(self, reset: bool) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._transport is None:
+            return
+        if reset:
+            self._transport.abort()
+        else:
+            self._transport.close()

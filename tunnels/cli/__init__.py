@@ -1,0 +1,1 @@
+"""The ``moorline`` command."""

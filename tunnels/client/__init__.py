@@ -1,0 +1,1 @@
+"""The client: the process at the customer, the only side that dials."""

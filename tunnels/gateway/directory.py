@@ -1,0 +1,90 @@
+"""What the gateway asks of the portal, as an interface: who may connect, and what then listens where."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+class Grant(Protocol):
+    """The answer to a good token: one tunnel, and what it may do."""
+
+    @property
+    def customer(self) -> str: ...
+    @property
+    def tunnel(self) -> str: ...
+    @property
+    def tunnel_id(self) -> str: ...
+    @property
+    def token_id(self) -> str: ...
+    @property
+    def tcp_ports(self) -> Mapping[int, int]:
+        """Each TCP port of the tunnel and the port to listen on for it."""
+
+    @property
+    def http_port(self) -> int:
+        """The port to listen on for HTTP, routed by Host."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]: ...
+    @property
+    def revision(self) -> int:
+        """Rises with every change of the tunnel."""
+
+    @property
+    def max_sessions(self) -> int:
+        """How many sessions the tunnel may have at a time."""
+
+    @property
+    def max_streams(self) -> int:
+        """How many streams a session may have at a time."""
+
+
+class Refused(Exception):  # noqa: N818 - a decision, not a fault
+    """The client may not connect: an HTTP *status* and a *reason* that tells it what to do."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"{status} {reason}")
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """What the portal is told of a session that has opened."""
+
+    session_id: str
+    tunnel_id: str
+    token_id: str
+    gateway: str
+    client_version: str
+    client_instance: str
+    client_address: str
+    transport: str
+    opened_at: datetime
+
+
+class Directory(Protocol):
+    """The portal as the gateway sees it. Every call may take as long as a database does."""
+
+    async def authorize(self, customer: str, tunnel: str, token: str, address: str) -> Grant:
+        """Return what *token* may do on this tunnel; raises Refused."""
+        ...
+
+    async def renew(self, grant: Grant) -> Grant:
+        """Return the grant as it is now; raises Refused where it no longer holds."""
+        ...
+
+    async def session_opened(self, report: SessionReport) -> None: ...
+
+    async def session_closed(self, session_id: str, code: str, reason: str) -> None: ...
+
+    async def heartbeat(self, gateway: str, session_ids: Sequence[str]) -> None:
+        """Say that these sessions of *gateway* are live; called every 15 s."""
+        ...
+
+    def changes(self) -> AsyncIterator[str]:
+        """Yield the id of each tunnel that has changed, for ever."""
+        ...

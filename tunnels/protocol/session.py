@@ -1,0 +1,451 @@
+"""The state of one session and its streams, without sockets, tasks or a clock (SPEC.md sections 4 to 7).
+
+Give :meth:`Session.receive_message` each message that arrives and handle the events it returns; send what
+:meth:`Session.data_to_send` returns. Small frames wait in one buffer and leave as one message. Bulk bytes pass beside:
+the caller writes the header in front of them where they lie, and :meth:`Session.spend` accounts for them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from enum import Enum
+from typing import Final
+
+from . import events, frames
+from .errors import ErrorCode, ProtocolError, StreamRefused
+from .frames import (
+    ACCEPT,
+    DATA,
+    FIN,
+    GOAWAY,
+    HEADER,
+    HEADER_SIZE,
+    HELLO,
+    MAX_DATA,
+    OPEN,
+    PING,
+    PONG,
+    PROBE,
+    REJECT,
+    REPORT,
+    RESET,
+    UPDATE,
+    WINDOW,
+    Exposure,
+    Hello,
+    Limits,
+    Target,
+    pack_header,
+)
+from .windows import MAX_STREAM_WINDOW, GrowthBudget, ReceiveWindow, SendWindow
+
+Buffer = bytes | bytearray | memoryview
+
+MAX_PINGS_UNANSWERED: Final = 4
+MAX_PINGS_PER_SECOND: Final = 20
+_PING = struct.Struct(">Q")
+
+
+class Role(Enum):
+    """Which end of the session this is; only the gateway opens streams (section 5)."""
+
+    GATEWAY = "gateway"
+    CLIENT = "client"
+
+
+class State(Enum):
+    """The life of a session (section 5.1)."""
+
+    CONNECTING = "connecting"  # HELLO sent, the peer's not yet received
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Stream:
+    """The state of one stream (section 5.2)."""
+
+    __slots__ = (
+        "accepted",
+        "closed",
+        "discarded",
+        "fin_received",
+        "fin_sent",
+        "receive",
+        "send",
+        "source",
+        "stream_id",
+        "target",
+    )
+
+    def __init__(self, stream_id: int, target: Target, source: str, send: SendWindow, receive: ReceiveWindow) -> None:
+        self.stream_id = stream_id
+        self.target = target
+        self.source = source
+        self.send = send
+        self.receive = receive
+        self.accepted = False
+        self.fin_sent = False
+        self.fin_received = False
+        self.closed = False  # gone from the session; with FIN both ways its last bytes may still wait for their socket
+        self.discarded = False  # and what it held is given up
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.stream_id} to {self.target} from {self.source}>"
+
+
+class Session:
+    """One end of a session.
+
+    Arguments: the *role*; the *hello* that goes to the peer, with our limits; *headroom*, the bytes to leave free at
+    the start of each message for the transport's own header.
+    """
+
+    def __init__(self, role: Role, hello: Hello, *, headroom: int = 0) -> None:
+        self.role = role
+        self.state = State.CONNECTING
+        self.peer: Hello | None = None
+        self.streams: dict[int, Stream] = {}
+        self.draining = False  # GOAWAY sent or received: no new streams
+        self.round_trip: float | None = None  # seconds, the least of the latest samples
+        self._limits = hello.limits
+        self._headroom = headroom
+        self._outgoing = bytearray(headroom)
+        self._last_stream_id = -1 if role is Role.GATEWAY else 0  # the highest id opened on this session
+        self.send_window = SendWindow(0)
+        self._receive_window = ReceiveWindow(self._limits.session_window)
+        self._budget = GrowthBudget(self._limits.session_window // 2)
+        self._pings: dict[int, float] = {}
+        self._last_ping_id = 0
+        self._samples: deque[float] = deque(maxlen=8)
+        self._pings_received: deque[float] = deque(maxlen=MAX_PINGS_PER_SECOND)
+        self._last_probe_id = 0
+        self._append(HELLO, 0, frames.pack_hello(hello))
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for :meth:`data_to_send`."""
+        return len(self._outgoing) - self._headroom
+
+    def data_to_send(self) -> bytearray | None:
+        """Return the message to send, with the headroom in front, or None; it belongs to the caller."""
+        if len(self._outgoing) == self._headroom:
+            return None
+        message, self._outgoing = self._outgoing, bytearray(self._headroom)
+        return message
+
+    def open_stream(self, target: Target, source: str) -> Stream:
+        """Open a stream to *target* for the in-cluster peer at *source*; data may follow at once (section 4.2).
+
+        Raises StreamRefused where the session is not open, is draining or holds all the streams the client takes.
+        """
+        if self.role is not Role.GATEWAY:
+            raise ValueError("only the gateway opens streams")
+        peer = self.peer
+        if self.state is not State.OPEN or peer is None:
+            raise StreamRefused(ErrorCode.LOST, "the session is not open")
+        if self.draining or self._last_stream_id + 2 > frames.MAX_STREAM_ID:
+            raise StreamRefused(ErrorCode.SHUTDOWN, "the session takes no new streams")
+        if len(self.streams) >= min(peer.limits.max_streams, self._limits.max_streams):
+            raise StreamRefused(ErrorCode.LIMIT, f"the session holds {len(self.streams)} streams, its limit")
+        self._last_stream_id += 2
+        stream = self._add_stream(self._last_stream_id, target, source, peer.limits)
+        self._append(OPEN, stream.stream_id, frames.pack_open(target, source))
+        return stream
+
+    def accept_stream(self, stream: Stream) -> None:
+        """Say that the upstream was reached (section 4.3)."""
+        if not stream.closed:
+            stream.accepted = True
+            self._append(ACCEPT, stream.stream_id)
+
+    def reject_stream(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Say why the upstream could not be reached; the stream is gone (section 4.3)."""
+        if not stream.closed:
+            self._append(REJECT, stream.stream_id, frames.pack_reason(code, reason))
+            self._remove_stream(stream)
+            self._discard(stream)
+
+    def reset_stream(self, stream: Stream, code: ErrorCode, reason: str = "") -> None:
+        """Give a stream up, both ways; it is gone (section 4.5)."""
+        if not stream.closed:
+            self._append(RESET, stream.stream_id, frames.pack_reason(code, reason))
+            self._remove_stream(stream)
+        self._discard(stream)
+
+    def spend(self, stream: Stream, size: int) -> None:
+        """Account for *size* bytes of *stream* that the caller sends beside us, behind what waits here."""
+        stream.send.spend(size)
+        self.send_window.spend(size)
+
+    def send_data(self, stream: Stream, data: Buffer) -> None:
+        """Put *data*, at most MAX_DATA bytes and within the credit, behind the frames that wait."""
+        size = len(data)
+        self.spend(stream, size)
+        self._outgoing += pack_header(DATA, size, stream.stream_id)
+        self._outgoing += data
+
+    def send_fin(self, stream: Stream) -> None:
+        """Say that this was our last byte; the stream is gone when both sides have said so (section 4.5)."""
+        if not stream.closed and not stream.fin_sent:
+            stream.fin_sent = True
+            self._append(FIN, stream.stream_id)
+            if stream.fin_received:
+                self._remove_stream(stream)
+
+    def consume(self, stream: Stream, size: int, now: float) -> None:
+        """Say that *size* received bytes of *stream* have left for where they go; gives credit back (section 6)."""
+        if stream.discarded:
+            return  # its bytes went back to the session already
+        grant = stream.receive.consume(size, now, self.round_trip)
+        if grant and not stream.fin_received:
+            self._append(WINDOW, stream.stream_id, frames.pack_credit(grant))
+        self._consume_session(size, now)
+
+    def send_ping(self, now: float) -> None:
+        """Measure the round trip; not while MAX_PINGS_UNANSWERED are under way (section 4.10)."""
+        if len(self._pings) < MAX_PINGS_UNANSWERED:
+            self._last_ping_id += 1
+            self._pings[self._last_ping_id] = now
+            self._append(PING, 0, _PING.pack(self._last_ping_id))
+
+    def send_probe(self, target: Target) -> int:
+        """Ask whether *target* answers; return the id that the report will carry (section 4.8)."""
+        self._last_probe_id = (self._last_probe_id + 1) & 0xFFFF_FFFF
+        self._append(PROBE, 0, frames.pack_probe(self._last_probe_id, target))
+        return self._last_probe_id
+
+    def send_report(self, probe_id: int, code: ErrorCode, elapsed: float, reason: str = "") -> None:
+        """Answer a probe; *elapsed* is how long the dial took, in seconds (section 4.8)."""
+        self._append(REPORT, 0, frames.pack_report(probe_id, code, int(elapsed * 1e6), reason))
+
+    def send_update(self, exposure: Exposure) -> None:
+        """Tell the client what the tunnel exposes from now on (section 4.7)."""
+        self._append(UPDATE, 0, frames.pack_exposure(exposure))
+
+    def send_goaway(self, code: ErrorCode, deadline: float, reason: str = "") -> None:
+        """Announce the end: no new streams, and *deadline* seconds for those that are open (section 4.9)."""
+        self.draining = True
+        self._append(GOAWAY, 0, frames.pack_goaway(code, int(deadline * 1000), reason))
+
+    def close(self) -> list[Stream]:
+        """End the session at once, with nothing more sent; return the streams that this ends."""
+        self.state = State.CLOSED
+        streams = list(self.streams.values())
+        for stream in streams:
+            stream.closed = stream.discarded = True
+        self.streams.clear()
+        return streams
+
+    # -- receiving ----------------------------------------------------------------------------------------------------
+
+    def receive_message(self, message: memoryview, now: float) -> list[events.Event]:
+        """Take one message of whole frames and return what it means, in order; *now* in seconds.
+
+        A message that breaks the protocol ends in a SessionFailed event, and whatever follows is ignored.
+        """
+        found: list[events.Event] = []
+        if self.state is State.CLOSED:
+            return found
+        try:
+            self._receive_frames(message, now, found)
+        except ProtocolError as error:
+            self.send_goaway(error.code, 0, error.reason)
+            self.state = State.CLOSED
+            found.append(events.SessionFailed(error.code, error.reason))
+        return found
+
+    def _receive_frames(self, message: memoryview, now: float, found: list[events.Event]) -> None:
+        position, end = 0, len(message)
+        unpack_header = HEADER.unpack_from
+        while position < end:
+            # "A message holds whole frames."
+            if position + HEADER_SIZE > end:
+                raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame header")
+            word, stream_id = unpack_header(message, position)
+            kind, length = word >> 24, word & 0xFF_FFFF
+            start = position + HEADER_SIZE
+            position = start + length
+            if length > MAX_DATA:
+                raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {length} bytes, at most {MAX_DATA} allowed")
+            if position > end:
+                raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame")
+            if kind == DATA and self.peer is not None:
+                self._receive_data(stream_id, message[start:position], now, found)
+            else:
+                self._receive_control(kind, stream_id, message[start:position], now, found)
+
+    def _receive_data(self, stream_id: int, data: memoryview, now: float, found: list[events.Event]) -> None:
+        size = len(data)
+        if not size:
+            raise ProtocolError(ErrorCode.PROTOCOL, "DATA without bytes")
+        self._receive_window.receive(size)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            # "Frames of a stream that is gone are ignored"; the session's credit for them goes back at once.
+            self._check_known(stream_id, DATA)
+            self._consume_session(size, now)
+            return
+        if stream.fin_received:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"DATA after FIN on stream {stream_id}")
+        stream.receive.receive(size)
+        found.append(events.DataReceived(stream, data))
+
+    def _receive_control(
+        self, kind: int, stream_id: int, payload: memoryview, now: float, found: list[events.Event]
+    ) -> None:
+        if self.peer is None:
+            # "HELLO is the first frame of each side, and comes once."
+            if kind != HELLO:
+                raise ProtocolError(ErrorCode.HELLO, f"a frame of type {kind} before HELLO")
+            self._receive_hello(payload, found)
+        elif kind == OPEN:
+            self._receive_open(stream_id, payload, found)
+        elif kind in (ACCEPT, REJECT, WINDOW, FIN, RESET):
+            self._receive_of_stream(kind, stream_id, payload, found)
+        elif stream_id != 0:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind} on stream {stream_id}")
+        else:
+            self._receive_of_session(kind, payload, now, found)
+
+    def _receive_hello(self, payload: memoryview, found: list[events.Event]) -> None:
+        self.peer = frames.unpack_hello(payload)
+        self.send_window.credit = self.peer.limits.session_window
+        self.state = State.OPEN
+        found.append(events.SessionOpened(self.peer))
+
+    def _receive_open(self, stream_id: int, payload: memoryview, found: list[events.Event]) -> None:
+        # "Only the gateway opens streams; their ids are odd and rise."
+        if self.role is not Role.CLIENT:
+            raise ProtocolError(ErrorCode.PROTOCOL, "OPEN from a client")
+        if stream_id % 2 == 0 or stream_id <= self._last_stream_id or stream_id > frames.MAX_STREAM_ID:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"OPEN with stream id {stream_id} after {self._last_stream_id}")
+        target, source = frames.unpack_open(payload)
+        self._last_stream_id = stream_id
+        if self.draining or self.peer is None:
+            self._append(REJECT, stream_id, frames.pack_reason(ErrorCode.SHUTDOWN, "the client is stopping"))
+        elif len(self.streams) >= self._limits.max_streams:
+            self._append(REJECT, stream_id, frames.pack_reason(ErrorCode.LIMIT, "the client holds all its streams"))
+        else:
+            found.append(events.StreamOpened(self._add_stream(stream_id, target, source, self.peer.limits)))
+
+    def _receive_of_stream(self, kind: int, stream_id: int, payload: memoryview, found: list[events.Event]) -> None:
+        if kind == WINDOW and stream_id == 0:
+            self.send_window.grant(frames.unpack_credit(payload))
+            found.append(events.CreditReceived(None))
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._check_known(stream_id, kind)
+        elif kind == WINDOW:
+            stream.send.grant(frames.unpack_credit(payload))
+            found.append(events.CreditReceived(stream))
+        elif kind == FIN:
+            self._receive_fin(stream, payload, found)
+        elif kind == RESET:
+            code, reason = frames.unpack_reason(payload)
+            self._remove_stream(stream)
+            self._discard(stream)
+            found.append(events.StreamReset(stream, code, reason))
+        else:
+            self._receive_answer(kind, stream, payload, found)
+
+    def _receive_fin(self, stream: Stream, payload: memoryview, found: list[events.Event]) -> None:
+        if stream.fin_received or payload:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"FIN twice or with a payload on stream {stream.stream_id}")
+        stream.fin_received = True
+        if stream.fin_sent:
+            self._remove_stream(stream)
+        found.append(events.FinReceived(stream))
+
+    def _receive_answer(self, kind: int, stream: Stream, payload: memoryview, found: list[events.Event]) -> None:
+        # "ACCEPT or REJECT answers an OPEN, once."
+        if self.role is not Role.GATEWAY or stream.accepted:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"an answer without a question on stream {stream.stream_id}")
+        if kind == ACCEPT:
+            if payload:
+                raise ProtocolError(ErrorCode.PROTOCOL, "ACCEPT with a payload")
+            stream.accepted = True
+            found.append(events.StreamAccepted(stream))
+        else:
+            code, reason = frames.unpack_reason(payload)
+            self._remove_stream(stream)
+            self._discard(stream)
+            found.append(events.StreamRejected(stream, code, reason))
+
+    def _receive_of_session(self, kind: int, payload: memoryview, now: float, found: list[events.Event]) -> None:
+        if kind == PING:
+            self._receive_ping(payload, now)
+        elif kind == PONG:
+            self._receive_pong(payload, now, found)
+        elif kind == GOAWAY:
+            code, deadline_ms, reason = frames.unpack_goaway(payload)
+            self.draining = True
+            found.append(events.GoawayReceived(code, deadline_ms / 1000, reason))
+        elif kind == PROBE and self.role is Role.CLIENT:
+            found.append(events.ProbeReceived(*frames.unpack_probe(payload)))
+        elif kind == UPDATE and self.role is Role.CLIENT:
+            found.append(events.ExposureChanged(frames.unpack_exposure(payload)))
+        elif kind == REPORT and self.role is Role.GATEWAY:
+            probe_id, code, elapsed_us, reason = frames.unpack_report(payload)
+            found.append(events.ReportReceived(probe_id, code, elapsed_us / 1e6, reason))
+        elif kind == HELLO:
+            raise ProtocolError(ErrorCode.PROTOCOL, "HELLO twice")
+        else:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind}, unknown or not for the {self.role.value}")
+
+    def _receive_ping(self, payload: memoryview, now: float) -> None:
+        if len(payload) != _PING.size:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"PING of {len(payload)} bytes, 8 expected")
+        # "More than 20 PINGs within a second end the session": each costs an answer.
+        received = self._pings_received
+        if len(received) == MAX_PINGS_PER_SECOND and now - received[0] < 1.0:
+            raise ProtocolError(ErrorCode.LIMIT, f"more than {MAX_PINGS_PER_SECOND} PINGs within a second")
+        received.append(now)
+        self._append(PONG, 0, bytes(payload))
+
+    def _receive_pong(self, payload: memoryview, now: float, found: list[events.Event]) -> None:
+        if len(payload) != _PING.size:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"PONG of {len(payload)} bytes, 8 expected")
+        sent_at = self._pings.pop(_PING.unpack(payload)[0], None)
+        if sent_at is None:
+            raise ProtocolError(ErrorCode.PROTOCOL, "PONG without a PING")
+        self._samples.append(max(now - sent_at, 0.0))
+        self.round_trip = min(self._samples)
+        found.append(events.PongReceived(now - sent_at))
+
+    # -- both ---------------------------------------------------------------------------------------------------------
+
+    def _append(self, kind: int, stream_id: int, payload: bytes = b"") -> None:
+        self._outgoing += pack_header(kind, len(payload), stream_id)
+        self._outgoing += payload
+
+    def _add_stream(self, stream_id: int, target: Target, source: str, peer: Limits) -> Stream:
+        window = ReceiveWindow(self._limits.stream_window, ceiling=MAX_STREAM_WINDOW, budget=self._budget)
+        stream = Stream(stream_id, target, source, SendWindow(peer.stream_window), window)
+        self.streams[stream_id] = stream
+        return stream
+
+    def _remove_stream(self, stream: Stream) -> None:
+        """Forget a stream. What it holds stays on the session's account until it is consumed or discarded."""
+        del self.streams[stream.stream_id]
+        stream.closed = True
+        stream.receive.stop_growing()
+
+    def _discard(self, stream: Stream) -> None:
+        """Give back to the session what a stream held and nobody will consume any more."""
+        if not stream.discarded:
+            stream.discarded = True
+            self._consume_session(stream.receive.unconsumed, 0.0)
+
+    def _consume_session(self, size: int, now: float) -> None:
+        grant = self._receive_window.consume(size, now, None)
+        if grant:
+            self._append(WINDOW, 0, frames.pack_credit(grant))
+
+    def _check_known(self, stream_id: int, kind: int) -> None:
+        """Let frames of a stream pass that is gone; "a frame of a stream that never was ends the session"."""
+        if stream_id % 2 == 0 or stream_id > self._last_stream_id:
+            raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind} on stream {stream_id}, never opened")

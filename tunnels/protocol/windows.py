@@ -1,0 +1,114 @@
+"""Windows: receiver-driven credit for one stream and for the session above it (SPEC.md section 6).
+
+A window bounds what the peer may send and we must be ready to hold. Whoever consumes bytes gives the credit back; the
+window of a stream that keeps its sender waiting for credit grows up to the bandwidth-delay product and no further.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .errors import ErrorCode, ProtocolError
+from .frames import MAX_WINDOW
+
+MAX_STREAM_WINDOW: Final = 16 * 1024 * 1024
+GROWTH_ROUND_TRIPS: Final = 2.0
+
+
+class SendWindow:
+    """The credit a peer gave us, in bytes; we may send *credit* more."""
+
+    __slots__ = ("credit",)
+
+    def __init__(self, credit: int) -> None:
+        self.credit = credit
+
+    def spend(self, size: int) -> None:
+        """Take *size* bytes off the credit; asking for more than there is a fault of the caller."""
+        if size > self.credit:
+            raise ValueError(f"{size} bytes to send, but a credit of {self.credit}")
+        self.credit -= size
+
+    def grant(self, increment: int) -> None:
+        """Add what a WINDOW frame grants ("a credit never exceeds 2^31-1")."""
+        self.credit += increment
+        if self.credit > MAX_WINDOW:
+            raise ProtocolError(ErrorCode.WINDOW_OVERRUN, f"a credit of {self.credit} bytes, over 2^31-1")
+
+
+class GrowthBudget:
+    """How many bytes the streams of one session may grow by, all together.
+
+    Grown windows get at most half of the session's window, so that streams which stall with a full window leave room
+    for the others.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> int:
+        """Take up to *size* bytes and return how many were taken."""
+        taken = min(size, self.left)
+        self.left -= taken
+        return taken
+
+    def give_back(self, size: int) -> None:
+        self.left += size
+
+
+class ReceiveWindow:
+    """What the peer may still send, and what of it we have not consumed; sizes in bytes, times in seconds.
+
+    *ceiling* is what the window may grow to and *budget* where the growth comes from; without a budget it stays as it
+    is.
+    """
+
+    __slots__ = ("_budget", "_ceiling", "_consumed", "_granted_at", "_initial", "credit", "size")
+
+    def __init__(self, size: int, *, ceiling: int = 0, budget: GrowthBudget | None = None) -> None:
+        self.size = size
+        self.credit = size
+        self._initial = size
+        self._ceiling = ceiling
+        self._budget = budget
+        self._consumed = 0  # consumed and not yet granted again
+        self._granted_at = 0.0
+
+    @property
+    def unconsumed(self) -> int:
+        """Bytes received that the application still holds."""
+        return self.size - self.credit - self._consumed
+
+    def receive(self, size: int) -> None:
+        """Account *size* bytes from the peer; more than it had credit for ends the session (section 6)."""
+        if size > self.credit:
+            raise ProtocolError(ErrorCode.WINDOW_OVERRUN, f"{size} bytes received with a credit of {self.credit}")
+        self.credit -= size
+
+    def consume(self, size: int, now: float, round_trip: float | None) -> int:
+        """Account *size* bytes as consumed and return the credit to grant now (0: it can wait).
+
+        "Credit is granted when half the window has been consumed." Where that took less than two round trips the
+        sender is waiting for us, not for its own source: the window doubles.
+        """
+        self._consumed += size
+        if self._consumed * 2 < self.size:
+            return 0
+        grant = self._consumed
+        hurried = round_trip is not None and now - self._granted_at < GROWTH_ROUND_TRIPS * round_trip
+        if hurried and self._budget is not None and self.size < self._ceiling:
+            growth = self._budget.take(min(self.size, self._ceiling - self.size))
+            self.size += growth
+            grant += growth
+        self._granted_at = now
+        self._consumed = 0
+        self.credit += grant
+        return grant
+
+    def stop_growing(self) -> None:
+        """Return the growth to the budget: no more credit will be granted."""
+        if self._budget is not None:
+            self._budget.give_back(self.size - self._initial)
+            self._budget = None
