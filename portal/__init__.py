@@ -1,0 +1,1 @@
+"""The portal: what the provider's people and machines talk to, and where desired state is kept."""

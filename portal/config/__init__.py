@@ -1,0 +1,1 @@
+"""How the portal is put together: environment, settings, URLs, ASGI, Celery, system checks."""

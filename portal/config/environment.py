@@ -1,0 +1,225 @@
+"""Read the environment, once, and check it.
+
+Every variable is named ``MOORLINE_*``. Each may be given as ``MOORLINE_*_FILE`` instead: the path of a file that holds
+the value, as container platforms mount secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+PORTS = (1, 65535)
+MAX_SESSIONS = (1, 1024)
+MAX_STREAMS = (1, 1_000_000)
+# Seconds a write waits for another process to let go of a SQLite database.
+SQLITE_BUSY_TIMEOUT = 20
+# Seconds to wait for PostgreSQL to accept a connection, and milliseconds for it to acknowledge what we sent.
+POSTGRES_CONNECT_TIMEOUT = 3
+POSTGRES_TCP_TIMEOUT = 10_000
+POSTGRES_OPTIONS = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "connect_timeout"})
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class SettingError(Exception):
+    """A variable is missing or wrong; the message is one line that names it and says what to set."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the environment says, checked."""
+
+    data: Path
+    secret_key: str
+    debug: bool
+    public_url: str
+    allowed_hosts: list[str]
+    csrf_trusted_origins: list[str]
+    trust_proxy: bool
+    database: dict[str, Any]
+    redis_url: str
+    log_format: str
+    log_level: str
+    port: int
+    http_listen_start: int
+    tcp_listen_start: int
+    max_sessions: int
+    max_streams: int
+    admin_username: str
+    admin_password: str
+
+
+class _Variables:
+    """Typed access to the variables of one environment."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str = "") -> str:
+        value, path = self._environ.get(name, ""), self._environ.get(f"{name}_FILE", "")
+        if value and path:
+            raise SettingError(f"Both {name} and {name}_FILE are set. Unset one of them.")
+        if path:
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+                raise SettingError(f"{name}_FILE names {path}, which cannot be read: {reason}.") from error
+        return value or default
+
+    def number(self, name: str, default: int, bounds: tuple[int, int]) -> int:
+        text = self.text(name, str(default))
+        lowest, highest = bounds
+        if not (text.isascii() and text.isdigit() and lowest <= int(text) <= highest):
+            raise SettingError(f"{name} is {text!r}. Set it to a whole number from {lowest} to {highest}.")
+        return int(text)
+
+    def flag(self, name: str) -> bool:
+        text = self.text(name, "0").lower()
+        if text not in _TRUE | _FALSE:
+            raise SettingError(f"{name} is {text!r}. Set it to 1 or 0.")
+        return text in _TRUE
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Read one of ``choices``; the first is the default."""
+        text = self.text(name, choices[0]).lower()
+        if text not in choices:
+            raise SettingError(f"{name} is {text!r}. Set it to one of: {', '.join(choices)}.")
+        return text
+
+    def words(self, name: str) -> list[str]:
+        return self.text(name).replace(",", " ").split()
+
+
+def read_environment(environ: Mapping[str, str]) -> Environment:
+    """Read and check every variable the portal knows.
+
+    Raises:
+        SettingError: when one is missing or wrong.
+    """
+    variables = _Variables(environ)
+    data = Path(variables.text("MOORLINE_DATA", ".moorline")).absolute()
+    port = variables.number("MOORLINE_PORT", 8000, PORTS)
+    public_url = _check_url(
+        "MOORLINE_PUBLIC_URL", variables.text("MOORLINE_PUBLIC_URL", f"http://127.0.0.1:{port}"), ("http", "https")
+    ).rstrip("/")
+    redis_url = variables.text("MOORLINE_REDIS_URL")
+    if redis_url:
+        _check_url("MOORLINE_REDIS_URL", redis_url, ("redis", "rediss", "unix"))
+    public_host = urlsplit(public_url).hostname or ""
+    return Environment(
+        data=data,
+        secret_key=_read_secret_key(variables),
+        debug=variables.flag("MOORLINE_DEBUG"),
+        public_url=public_url,
+        allowed_hosts=variables.words("MOORLINE_ALLOWED_HOSTS") or sorted({public_host, "127.0.0.1", "localhost"}),
+        csrf_trusted_origins=_read_origins(variables, public_url),
+        trust_proxy=variables.flag("MOORLINE_TRUST_PROXY"),
+        database=read_database_url(variables.text("MOORLINE_DATABASE_URL", f"sqlite:///{data}/moorline.sqlite3")),
+        redis_url=redis_url,
+        log_format=variables.choice("MOORLINE_LOG_FORMAT", ("text", "json")),
+        log_level=variables.choice("MOORLINE_LOG_LEVEL", ("info", "debug", "warning", "error")).upper(),
+        port=port,
+        http_listen_start=variables.number("MOORLINE_HTTP_LISTEN_START", 8001, PORTS),
+        tcp_listen_start=variables.number("MOORLINE_TCP_LISTEN_START", 20000, PORTS),
+        max_sessions=variables.number("MOORLINE_MAX_SESSIONS", 16, MAX_SESSIONS),
+        max_streams=variables.number("MOORLINE_MAX_STREAMS", 4096, MAX_STREAMS),
+        admin_username=variables.text("MOORLINE_ADMIN_USERNAME", "admin"),
+        admin_password=variables.text("MOORLINE_ADMIN_PASSWORD"),
+    )
+
+
+def read_database_url(url: str) -> dict[str, Any]:
+    """Turn ``sqlite:///path`` or ``postgres://user:password@host:port/name?sslmode=require`` into Django's form.
+
+    Raises:
+        SettingError: when the URL is of neither form.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        path = unquote(url.removeprefix("sqlite:///"))
+        if not url.startswith("sqlite:///") or not path:
+            raise SettingError("MOORLINE_DATABASE_URL has no path. Write sqlite:///path/to/moorline.sqlite3.")
+        return _sqlite(Path(path).absolute())
+    if parts.scheme in ("postgres", "postgresql"):
+        return _postgres(url)
+    raise SettingError("MOORLINE_DATABASE_URL must begin with sqlite:/// or postgres://.")
+
+
+def _sqlite(path: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "OPTIONS": {
+            "timeout": SQLITE_BUSY_TIMEOUT,
+            # A transaction that writes later takes its lock at once: it waits in line instead of failing half way.
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+
+
+def _postgres(url: str) -> dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingError("MOORLINE_DATABASE_URL has a port that is not a number from 1 to 65535.") from error
+    query = dict(parse_qsl(parts.query))
+    host = query.pop("host", parts.hostname or "")
+    name = unquote(parts.path.removeprefix("/"))
+    if not name:
+        raise SettingError("MOORLINE_DATABASE_URL names no database. Write postgres://user:password@host:5432/name.")
+    if unknown := sorted(set(query) - POSTGRES_OPTIONS):
+        known = ", ".join(sorted(POSTGRES_OPTIONS))
+        raise SettingError(f"MOORLINE_DATABASE_URL has the unknown option {unknown[0]!r}. Known are: {known}.")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": host,
+        "PORT": str(port or ""),
+        "OPTIONS": {
+            "connect_timeout": POSTGRES_CONNECT_TIMEOUT,
+            "tcp_user_timeout": POSTGRES_TCP_TIMEOUT,
+            "application_name": "moorline",
+            **query,
+        },
+    }
+
+
+def _read_secret_key(variables: _Variables) -> str:
+    key = variables.text("MOORLINE_SECRET_KEY")
+    if not key:
+        raise SettingError(
+            "MOORLINE_SECRET_KEY is not set. Set it, or MOORLINE_SECRET_KEY_FILE, to at least 50 random characters; "
+            'python3 -c "import secrets; print(secrets.token_urlsafe(48))" makes some.'
+        )
+    return key
+
+
+def _read_origins(variables: _Variables, public_url: str) -> list[str]:
+    origins = variables.words("MOORLINE_CSRF_TRUSTED_ORIGINS")
+    for origin in origins:
+        _check_url("MOORLINE_CSRF_TRUSTED_ORIGINS", origin, ("http", "https"))
+    parts = urlsplit(public_url)
+    return sorted({f"{parts.scheme}://{parts.netloc}", *origins})
+
+
+def _check_url(name: str, url: str, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(url)
+        complete = parts.scheme in schemes and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+        _ = parts.port
+    except ValueError:
+        complete = False
+    if not complete:
+        # The value stays out of the message: such a URL may hold a password.
+        raise SettingError(f"{name} is not a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}.")
+    return url

@@ -1,0 +1,46 @@
+"""Say how log lines look: one line each on standard error, as text for people or JSON for machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+
+def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
+    """Build Django's ``LOGGING``.
+
+    Lines of the standard library's loggers and of structlog's come out alike.
+
+    Args:
+        log_format: ``text`` or ``json``.
+        level: the lowest level that is written, such as ``INFO``.
+    """
+    renderers: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if log_format == "json":
+        renderers += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        renderers += [structlog.dev.ConsoleRenderer(colors=False)]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "line": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "processors": renderers,
+                "foreign_pre_chain": [
+                    structlog.stdlib.add_log_level,
+                    structlog.stdlib.add_logger_name,
+                    structlog.stdlib.ExtraAdder(),
+                    structlog.processors.TimeStamper(fmt="iso", utc=True),
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # Django brings handlers of its own; its lines go the way of all others.
+            "django": {"handlers": [], "propagate": True, "level": level},
+            "django.server": {"handlers": [], "propagate": True, "level": level},
+        },
+    }

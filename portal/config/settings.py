@@ -1,0 +1,144 @@
+"""Django's settings, from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from portal.config.environment import SettingError, read_environment
+from portal.config.logs import configure_logging
+
+try:
+    ENVIRONMENT = read_environment(os.environ)
+    if ENVIRONMENT.database["ENGINE"].endswith("sqlite3"):
+        ENVIRONMENT.database["NAME"].parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+except SettingError as error:
+    # Whatever program was started (manage.py, Celery, an ASGI server) ends with this one line.
+    raise SystemExit(f"moorline: {error}") from None
+except OSError as error:
+    raise SystemExit(
+        f"moorline: {error.filename} cannot be made: {error.strerror}. Set MOORLINE_DATA to a folder you can write to."
+    ) from None
+
+PORTAL = Path(__file__).resolve().parent.parent
+HTTPS = urlsplit(ENVIRONMENT.public_url).scheme == "https"
+
+# What Moorline itself asks for, under the names of the variables.
+MOORLINE_DATA = ENVIRONMENT.data
+MOORLINE_PORT = ENVIRONMENT.port
+MOORLINE_PUBLIC_URL = ENVIRONMENT.public_url
+MOORLINE_REDIS_URL = ENVIRONMENT.redis_url
+MOORLINE_HTTP_LISTEN_START = ENVIRONMENT.http_listen_start
+MOORLINE_TCP_LISTEN_START = ENVIRONMENT.tcp_listen_start
+MOORLINE_MAX_SESSIONS = ENVIRONMENT.max_sessions
+MOORLINE_MAX_STREAMS = ENVIRONMENT.max_streams
+MOORLINE_ADMIN_USERNAME = ENVIRONMENT.admin_username
+MOORLINE_ADMIN_PASSWORD = ENVIRONMENT.admin_password
+
+DEBUG = ENVIRONMENT.debug
+SECRET_KEY = ENVIRONMENT.secret_key
+ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
+CSRF_TRUSTED_ORIGINS = ENVIRONMENT.csrf_trusted_origins
+
+INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it replaces
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "portal",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "portal.config.urls"
+ASGI_APPLICATION = "portal.config.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {"default": ENVIRONMENT.database}
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [PORTAL / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "admin:login"
+
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = ENVIRONMENT.data / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+# Static files are served straight from the packages: no collectstatic between installing and starting.
+WHITENOISE_USE_FINDERS = True
+
+SESSION_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_AGE = 12 * 60 * 60
+CSRF_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_HTTPONLY = True
+SECURE_HSTS_SECONDS = 30 * 24 * 60 * 60 if HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if ENVIRONMENT.trust_proxy else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+LOGGING = configure_logging(log_format=ENVIRONMENT.log_format, level=ENVIRONMENT.log_level)
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Moorline",
+    "SITE_HEADER": "Moorline",
+    "SITE_SUBHEADER": "Private lines to your customers",
+    "SITE_SYMBOL": "anchor",
+    "SHOW_VIEW_ON_SITE": False,
+    # "DASHBOARD_CALLBACK": "portal.admin.dashboard.add_dashboard",
+    # "SIDEBAR": {"navigation": "portal.admin.dashboard.list_navigation"},
+    "COLORS": {
+        # A harbour blue.
+        "primary": {
+            "50": "oklch(97.5% .013 236)",
+            "100": "oklch(94.5% .028 236)",
+            "200": "oklch(89.5% .055 235)",
+            "300": "oklch(82% .095 234)",
+            "400": "oklch(73% .13 236)",
+            "500": "oklch(64% .14 240)",
+            "600": "oklch(55% .135 244)",
+            "700": "oklch(48% .115 246)",
+            "800": "oklch(42% .095 246)",
+            "900": "oklch(37% .075 248)",
+            "950": "oklch(28% .055 250)",
+        }
+    },
+}

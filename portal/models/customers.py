@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from portal.models.names import LABEL_LENGTH, LABEL_PATTERN, validate_customer_name
+
+
+class Customer(models.Model):
+    """A tenant: one namespace, its contacts and its tunnels."""
+
+    name = models.CharField(
+        max_length=LABEL_LENGTH,
+        unique=True,
+        validators=[validate_customer_name],
+        error_messages={"unique": "A customer of this name exists already. Choose another name."},
+        help_text="The namespace, and the last part of each address: acmeco in prod.acmeco. Cannot change.",
+    )
+    display_name = models.CharField(max_length=200, blank=True, help_text="The name as people write it.")
+    contact_email = models.EmailField(blank=True, help_text="Whom to write to about this customer's tunnels.")
+    suspended = models.BooleanField(default=False, help_text="No client of this customer may connect.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(name="customer_name_is_a_dns_label", condition=Q(name__regex=LABEL_PATTERN)),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,248 @@
+"""Create, change, enable, disable and delete tunnels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from portal.config.environment import PORTS
+from portal.models import HTTP_PORT, Customer, Tunnel, TunnelHost, TunnelPort
+from portal.models.names import validate_host_name
+from portal.notices import publish_on_commit
+from portal.services.events import Actor, record_event
+from portal.services.ports import add_port
+
+
+def clean_tcp_ports(ports: Iterable[int | str]) -> tuple[int, ...]:
+    """Check the TCP ports of one tunnel and sort them.
+
+    Raises:
+        ValidationError: one message for each port that is none, is reserved or comes twice.
+    """
+    texts = [str(port).strip() for port in ports]
+    numbers = [int(text) for text in texts if _is_port(text)]
+    errors = [
+        ValidationError(f"“{text[:20]}” is not a port. Write a whole number from 1 to 65535.", code="invalid")
+        for text in texts
+        if not _is_port(text)
+    ]
+    errors += [
+        ValidationError(f"Port {port} is listed {times} times. List it once.", code="duplicate")
+        for port, times in Counter(numbers).items()
+        if times > 1
+    ]
+    if HTTP_PORT in numbers:
+        errors.append(
+            ValidationError(
+                f"Port {HTTP_PORT} is the HTTP port of every tunnel. Choose another port; the client can forward it to"
+                f" {HTTP_PORT}.",
+                code="reserved",
+            )
+        )
+    if errors:
+        raise ValidationError(errors)
+    return tuple(sorted(numbers))
+
+
+def clean_host_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Check the HTTP host names of one tunnel, put them in lower case without a final dot, and sort them.
+
+    Raises:
+        ValidationError: one message for each name that is none or comes twice.
+    """
+    cleaned = [name.strip().lower().removesuffix(".") for name in names]
+    errors = []
+    for name, times in Counter(cleaned).items():
+        try:
+            validate_host_name(name)
+        except ValidationError as error:
+            errors.append(error)
+        if times > 1:
+            errors.append(ValidationError(f"“{name[:80]}” is listed {times} times. List it once.", code="duplicate"))
+    if errors:
+        raise ValidationError(errors)
+    return tuple(sorted(cleaned))
+
+
+@transaction.atomic
+def create_tunnel(
+    *,
+    customer: Customer,
+    name: str,
+    tcp_ports: Iterable[int | str] = (),
+    host_names: Iterable[str] = (),
+    enabled: bool = True,
+    max_sessions: int | None = None,
+    max_streams: int | None = None,
+    actor: Actor,
+) -> Tunnel:
+    """Create a tunnel of a customer.
+
+    Args:
+        tcp_ports: the ports it answers on, beside the HTTP port that each tunnel has.
+        host_names: the HTTP host names it answers to.
+        max_sessions: how many clients at once; the installation's default when left out.
+        max_streams: how many streams in one session; the installation's default when left out.
+
+    Raises:
+        ValidationError: keyed by field.
+    """
+    tunnel = Tunnel(customer=customer, name=name, enabled=enabled)
+    for field, value in {"max_sessions": max_sessions, "max_streams": max_streams}.items():
+        if value is not None:
+            setattr(tunnel, field, value)
+    ports, hosts = _clean(tunnel, tcp_ports, host_names)
+    tunnel.save(force_insert=True)
+    with _at_field("tcp_ports"):
+        add_port(tunnel, TunnelPort.Kind.HTTP, HTTP_PORT)
+        for port in ports:
+            add_port(tunnel, TunnelPort.Kind.TCP, port)
+    TunnelHost.objects.bulk_create(TunnelHost(tunnel=tunnel, name=host) for host in hosts)
+    details = {"tcp_ports": list(ports), "host_names": list(hosts), "enabled": enabled}
+    record_event(actor=actor, verb="tunnel.create", tunnel=tunnel, details=details)
+    publish_on_commit([tunnel.pk])
+    return tunnel
+
+
+@transaction.atomic
+def update_tunnel(
+    *,
+    tunnel: Tunnel,
+    tcp_ports: Iterable[int | str] | None = None,
+    host_names: Iterable[str] | None = None,
+    enabled: bool | None = None,
+    max_sessions: int | None = None,
+    max_streams: int | None = None,
+    actor: Actor,
+) -> Tunnel:
+    """Change what is desired of a tunnel; ``None`` leaves a field as it is. Customer and name stay for ever.
+
+    A port that stays keeps the number that gateways listen on for it.
+
+    Returns:
+        The tunnel as it is now, one generation on if anything changed.
+
+    Raises:
+        ValidationError: keyed by field.
+    """
+    tunnel = _lock(tunnel)
+    before = _desired_state(tunnel)
+    for field, value in {"enabled": enabled, "max_sessions": max_sessions, "max_streams": max_streams}.items():
+        if value is not None:
+            setattr(tunnel, field, value)
+    ports, hosts = _clean(
+        tunnel,
+        before["tcp_ports"] if tcp_ports is None else tcp_ports,
+        before["host_names"] if host_names is None else host_names,
+    )
+    _replace_ports(tunnel, set(before["tcp_ports"]), ports)
+    _replace_hosts(tunnel, set(before["host_names"]), hosts)
+    after = {**_fields(tunnel), "tcp_ports": list(ports), "host_names": list(hosts)}
+    changes = {field: {"from": before[field], "to": after[field]} for field in after if before[field] != after[field]}
+    if changes:
+        tunnel.generation += 1
+        tunnel.save()
+        record_event(actor=actor, verb="tunnel.update", tunnel=tunnel, details=changes)
+        publish_on_commit([tunnel.pk])
+    return tunnel
+
+
+@transaction.atomic
+def enable_tunnel(*, tunnel: Tunnel, actor: Actor) -> Tunnel:
+    """Let the clients of a tunnel connect; nothing happens when they may already."""
+    return _set_enabled(tunnel, True, "tunnel.enable", actor)
+
+
+@transaction.atomic
+def disable_tunnel(*, tunnel: Tunnel, actor: Actor) -> Tunnel:
+    """End every session of a tunnel and let no client connect; nothing happens when it is disabled already."""
+    return _set_enabled(tunnel, False, "tunnel.disable", actor)
+
+
+@transaction.atomic
+def delete_tunnel(*, tunnel: Tunnel, actor: Actor) -> None:
+    """Delete a tunnel with its tokens and the record of its sessions. The audit trail stays."""
+    tunnel = _lock(tunnel)
+    record_event(actor=actor, verb="tunnel.delete", tunnel=tunnel, details=_desired_state(tunnel))
+    publish_on_commit([tunnel.pk])
+    tunnel.delete()
+
+
+def _set_enabled(tunnel: Tunnel, enabled: bool, verb: str, actor: Actor) -> Tunnel:
+    tunnel = _lock(tunnel)
+    if tunnel.enabled is enabled:
+        return tunnel
+    tunnel.enabled = enabled
+    tunnel.generation += 1
+    tunnel.save(update_fields=["enabled", "generation"])
+    record_event(actor=actor, verb=verb, tunnel=tunnel)
+    publish_on_commit([tunnel.pk])
+    return tunnel
+
+
+def _replace_ports(tunnel: Tunnel, before: set[int], after: tuple[int, ...]) -> None:
+    tunnel.ports.filter(kind=TunnelPort.Kind.TCP, port__in=before.difference(after)).delete()
+    with _at_field("tcp_ports"):
+        for port in after:
+            if port not in before:
+                add_port(tunnel, TunnelPort.Kind.TCP, port)
+
+
+def _replace_hosts(tunnel: Tunnel, before: set[str], after: tuple[str, ...]) -> None:
+    tunnel.hosts.filter(name__in=before.difference(after)).delete()
+    TunnelHost.objects.bulk_create(TunnelHost(tunnel=tunnel, name=host) for host in after if host not in before)
+
+
+def _lock(tunnel: Tunnel) -> Tunnel:
+    """Read the row anew, so that no change made in between is lost."""
+    return Tunnel.objects.select_for_update(of=("self",)).select_related("customer").get(pk=tunnel.pk)
+
+
+def _fields(tunnel: Tunnel) -> dict[str, Any]:
+    return {field: getattr(tunnel, field) for field in ("enabled", "max_sessions", "max_streams")}
+
+
+def _desired_state(tunnel: Tunnel) -> dict[str, Any]:
+    return {
+        **_fields(tunnel),
+        "tcp_ports": list(tunnel.ports.filter(kind=TunnelPort.Kind.TCP).values_list("port", flat=True)),
+        "host_names": list(tunnel.hosts.values_list("name", flat=True)),
+    }
+
+
+def _clean(
+    tunnel: Tunnel, tcp_ports: Iterable[int | str], host_names: Iterable[str]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Check the row, its ports and its host names together, so that every mistake is told at once."""
+    errors: dict[str, list[ValidationError]] = {}
+
+    def check(field: str, clean: Callable[[], Any]) -> Any:
+        try:
+            return clean()
+        except ValidationError as error:
+            errors.update(error.error_dict if hasattr(error, "error_dict") else {field: error.error_list})
+
+    check("", tunnel.full_clean)
+    ports = check("tcp_ports", lambda: clean_tcp_ports(tcp_ports))
+    hosts = check("host_names", lambda: clean_host_names(host_names))
+    if errors:
+        raise ValidationError(errors)
+    return ports, hosts
+
+
+@contextmanager
+def _at_field(field: str) -> Iterator[None]:
+    """Say at which field an error belongs."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValidationError({field: error.error_list}) from error
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and PORTS[0] <= int(text) <= PORTS[1]
