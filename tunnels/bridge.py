@@ -56,7 +56,7 @@ class Bridge(ABC):
 
     # -- StreamHandler ------------------------------------------------------------------------------------------------
 
-    def stream_accepted(self) -> None:
+    def stream_accepted(self) -> None:  # noqa: B027 - most have nothing to do
         """Nothing to do: bytes flow without waiting."""
 
     def stream_rejected(self, code: ErrorCode, reason: str) -> None:

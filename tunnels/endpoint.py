@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from dataclasses import dataclass
+from time import monotonic as clock  # uvloop's own time is cached and counts whole milliseconds
 from typing import Final, Protocol
 
 from .protocol import MAX_DATA, ErrorCode, Exposure, Hello, Ring, Role, Session, State, Stream, StreamRefused, Target
@@ -113,7 +114,7 @@ class Endpoint:
         self._data_view = memoryview(self._buffer)[transport.headroom + HEADER_SIZE :]
         self._flush_planned = False
         self._flushed_at = 0.0
-        now = self._loop.time()
+        now = clock()
         self._heard_at = now
         self._pinged_at: float | None = None
         self._measured_at = 0.0
@@ -121,7 +122,7 @@ class Endpoint:
         self._flush()
 
     def message_received(self, message: memoryview) -> None:
-        now = self._heard_at = self._loop.time()
+        now = self._heard_at = clock()
         self._pinged_at = None
         for event in self.session.receive_message(message, now):
             if type(event) is ev.DataReceived:
@@ -173,25 +174,25 @@ class Endpoint:
             raise StreamRefused(ErrorCode.LOST, "the session has ended")
         stream = self.session.open_stream(target, source)
         self._handlers[stream.stream_id] = handler
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
         return stream
 
     def accept_stream(self, stream: Stream) -> None:
         """Say that the upstream was reached (client)."""
         self.session.accept_stream(stream)
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
 
     def reject_stream(self, stream: Stream, code: ErrorCode, reason: str) -> None:
         """Say why the upstream was not reached; the stream is gone (client)."""
         self._forget(stream)
         self.session.reject_stream(stream, code, reason)
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
 
     def reset_stream(self, stream: Stream, code: ErrorCode, reason: str = "") -> None:
         """Give a stream up; nothing is called back."""
         self._forget(stream)
         self.session.reset_stream(stream, code, reason)
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
 
     def may_send(self, stream: Stream) -> int:
         """Return how many bytes of *stream* may be sent now, at most MAX_DATA.
@@ -240,11 +241,11 @@ class Endpoint:
             self._forget(stream)
         else:
             self._ring.leave(stream.stream_id)
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
 
     def consume(self, stream: Stream, size: int) -> None:
         """Say that *size* received bytes have left for where they go; credit goes back to the peer."""
-        now = self._loop.time()
+        now = clock()
         session = self.session
         session.consume(stream, size, now)
         if now - self._measured_at > ROUND_TRIP_INTERVAL:
@@ -259,7 +260,7 @@ class Endpoint:
             return ProbeResult(ErrorCode.LOST, 0.0, "the session is not open")
         probe_id = self.session.send_probe(target)
         future = self._probes[probe_id] = self._loop.create_future()
-        self._plan_flush(self._loop.time())
+        self._plan_flush(clock())
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
@@ -271,13 +272,13 @@ class Endpoint:
         """Answer a probe (client)."""
         if self.open:
             self.session.send_report(probe_id, result.code, result.elapsed, result.reason)
-            self._plan_flush(self._loop.time())
+            self._plan_flush(clock())
 
     def send_update(self, exposure: Exposure) -> None:
         """Tell the client what the tunnel exposes from now on (gateway)."""
         if self.open:
             self.session.send_update(exposure)
-            self._plan_flush(self._loop.time())
+            self._plan_flush(clock())
 
     def announce_end(self, code: ErrorCode, deadline: float, reason: str = "") -> None:
         """Send GOAWAY: no new streams, *deadline* seconds for the open ones."""
@@ -334,7 +335,7 @@ class Endpoint:
     def _session_opened(self, hello: Hello) -> None:
         self._timer.cancel()
         self._timer = self._loop.call_later(self._timing.idle, self._check_alive)
-        self.session.send_ping(self._loop.time())
+        self.session.send_ping(clock())
         self._handler.session_opened(hello)
 
     def _session_failed(self, code: ErrorCode, reason: str) -> None:
@@ -383,7 +384,7 @@ class Endpoint:
             if self.session.pending > FLUSH_SIZE:
                 self._flush()
         else:
-            self._plan_flush(self._loop.time())
+            self._plan_flush(clock())
 
     def _plan_flush(self, now: float) -> None:
         """Let a lone frame leave at once; gather the frames of a busy pass of the loop into one message."""
@@ -434,7 +435,7 @@ class Endpoint:
 
     def _check_alive(self) -> None:
         """Ask a silent peer whether it is there, and end the session where it does not answer (SPEC.md section 9)."""
-        now = self._loop.time()
+        now = clock()
         timing = self._timing
         if self._pinged_at is not None and now - self._pinged_at >= timing.answer:
             transport = self.transport
