@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from quickstart import up
 from quickstart.checks import psql_command
@@ -13,12 +14,11 @@ from quickstart.postgres import remove_site
 from quickstart.settings import CHECKOUT, read_settings
 from quickstart.state import State
 
-STATE = CHECKOUT / ".moorline"
-
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m quickstart", description="Everything of Moorline on one laptop.")
+    parser.add_argument("--state", type=Path, default=CHECKOUT / ".moorline", help="where everything is kept")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start everything and run until Ctrl-C")
     commands.add_parser("clean", help="remove what `up` keeps")
@@ -31,11 +31,11 @@ def main(arguments: list[str]) -> int:
     try:
         match options.command:
             case "up":
-                return up.run_up(read_settings(), State(STATE))
+                return up.run_up(read_settings(), State(options.state))
             case "psql":
-                return run_psql(options.words)
+                return run_psql(State(options.state), options.words)
             case "clean":
-                return clean()
+                return clean(State(options.state))
             case _:
                 return run_identity(options.service, options.port)
     except StartFailed as error:
@@ -43,9 +43,9 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
-def run_psql(words: list[str]) -> int:
+def run_psql(state: State, words: list[str]) -> int:
     """Become psql, connected through the tunnel of the ``make up`` that runs here."""
-    ports = State(STATE).running_ports()
+    ports = state.running_ports()
     if not ports:
         raise StartFailed("Nothing runs here: start it with make up in another terminal.")
     command = [os.fspath(word) for word in psql_command(ports["tcp_port"], *words).arguments]
@@ -54,12 +54,11 @@ def run_psql(words: list[str]) -> int:
     os.execv(command[0], command)
 
 
-def clean() -> int:
+def clean(state: State) -> int:
     """Remove what ``make up`` keeps."""
-    state = State(STATE)
     with state.locked({}):
         remove_site(state)
-        shutil.rmtree(STATE)
+        shutil.rmtree(state.directory)
     return 0
 
 

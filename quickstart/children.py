@@ -178,7 +178,7 @@ class Children:
         tail = ""
         with contextlib.suppress(OSError):
             tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
-        return StartFailed(f"{name} {what}; its log is {log}", tail)
+        return StartFailed(f"{name} {what}; its log is {os.path.relpath(log)}", tail)
 
     async def _spawn(self, name: str, command: Command) -> Child:
         account = command.account

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 
 from quickstart.children import Children
 from quickstart.errors import StartFailed
@@ -74,7 +76,7 @@ async def _start_all(settings: Settings, state: State, children: Children) -> No
     await _step("Example site: the Moorline client", site.start_client(provider.token_file))
     await _step("Each service answers through the tunnel", site.check_tunnel())
     await _step("The worker answers", provider.wait_for_worker())
-    say(_describe(settings, provider.admin_password, time.monotonic() - started))
+    say(_describe(settings, state.logs, provider.admin_password, time.monotonic() - started))
     await children.wait_for_exit()
 
 
@@ -86,7 +88,7 @@ async def _step(title: str, work: Awaitable[None]) -> None:
     say(f"{time.monotonic() - started:.1f} s")
 
 
-def _describe(settings: Settings, password: str, seconds: float) -> str:
+def _describe(settings: Settings, logs: Path, password: str, seconds: float) -> str:
     curl = "\n".join(f"  curl -H 'Host: {host}' http://{LOOPBACK}:{settings.http_port}/" for host in HOSTS)
     return f"""
 Ready after {seconds:.0f} s.
@@ -99,7 +101,7 @@ The services of the example customer, through its tunnel: paste these into anoth
   make psql      (the same, where psql is not installed; try: SELECT * FROM open_invoices;)
 {curl}
 
-Logs are in .moorline/logs. Ctrl-C stops everything; the next make up goes on from here.
+Logs are in {os.path.relpath(logs)}. Ctrl-C stops everything; the next make up goes on from here.
 """
 
 
