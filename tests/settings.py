@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-for name in [name for name in os.environ if name.startswith("MOORLINE_")]:
+for name in [name for name in os.environ if name.startswith("MOORLINE_") and name != "MOORLINE_REQUIRE_ALL"]:
     del os.environ[name]
 os.environ["MOORLINE_SECRET_KEY"] = "for-tests-only-" * 5
 os.environ["MOORLINE_DATA"] = os.path.join(tempfile.gettempdir(), "moorline-tests")

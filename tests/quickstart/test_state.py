@@ -26,12 +26,9 @@ def test_an_empty_secret_is_made_again(state):
 
 
 def test_the_lock_has_one_holder_who_is_named(state):
-    with (
-        state.locked({"tcp_port": 1}),
-        pytest.raises(StartFailed, match=r"runs in this checkout already \(process \d+\)"),
-    ):
-        with State(state.directory).locked({"tcp_port": 2}):
-            pass
+    refused = pytest.raises(StartFailed, match=r"runs in this checkout already \(process \d+\)")
+    with state.locked({"tcp_port": 1}), refused, State(state.directory).locked({"tcp_port": 2}):
+        pass
 
 
 def test_what_runs_is_known_while_it_runs(state):
