@@ -22,18 +22,18 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start everything and run until Ctrl-C")
     commands.add_parser("clean", help="remove what `up` keeps")
-    psql = commands.add_parser("psql", help="open psql through the tunnel", add_help=False)
-    psql.add_argument("words", nargs=argparse.REMAINDER)
+    commands.add_parser("psql", help="open psql through the tunnel; what follows is for psql")
     identity = commands.add_parser("identity", help="run one of the example site's HTTP services")
     identity.add_argument("service")
     identity.add_argument("port", type=int)
-    options = parser.parse_args(arguments)
+    own = arguments.index("psql") + 1 if "psql" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:own])
     try:
         match options.command:
             case "up":
                 return up.run_up(read_settings(), State(options.state))
             case "psql":
-                return run_psql(State(options.state), options.words)
+                return run_psql(State(options.state), arguments[own:])
             case "clean":
                 return clean(State(options.state))
             case _:
