@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -148,6 +148,42 @@ def update_tunnel(
         tunnel.generation += 1
         tunnel.save()
         record_event(actor=actor, verb="tunnel.update", tunnel=tunnel, details=changes)
+        publish_on_commit([tunnel.pk])
+    return tunnel
+
+
+@transaction.atomic
+def move_listeners(*, tunnel: Tunnel, listen_ports: Mapping[int, int], actor: Actor) -> Tunnel:
+    """Let gateways listen for ports of a tunnel on other numbers; nothing happens where they do already.
+
+    Args:
+        listen_ports: port of the tunnel -> port to listen on for it.
+
+    Raises:
+        ValidationError: the tunnel has no such port, or the number is out of range or listened on for another port.
+    """
+    tunnel = _lock(tunnel)
+    moved = {}
+    for number, listen_port in listen_ports.items():
+        port = tunnel.ports.filter(port=number).first()
+        if port is None:
+            raise ValidationError(f"{tunnel} has no port {number}.", code="invalid")
+        if port.listen_port == listen_port:
+            continue
+        moved[str(number)] = {"from": port.listen_port, "to": listen_port}
+        port.listen_port = listen_port
+        holder = TunnelPort.objects.filter(listen_port=listen_port).select_related("tunnel__customer").first()
+        if holder is not None:
+            raise ValidationError(
+                f"Gateways listen on {listen_port} for port {holder.port} of {holder.tunnel}. Choose another number.",
+                code="taken",
+            )
+        port.full_clean()
+        port.save(update_fields=["listen_port"])
+    if moved:
+        tunnel.generation += 1
+        tunnel.save(update_fields=["generation"])
+        record_event(actor=actor, verb="tunnel.move_listeners", tunnel=tunnel, details=moved)
         publish_on_commit([tunnel.pk])
     return tunnel
 
