@@ -13,7 +13,6 @@ import errno
 import socket
 import struct
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -43,7 +42,8 @@ class Bridge(ABC):
     def __init__(self, endpoint: Endpoint, on_end: Callable[[], None] | None = None) -> None:
         self._endpoint = endpoint
         self._on_end = on_end
-        self._held: deque[bytes] = deque()  # received, not yet taken by the socket
+        # Received, not yet taken by the socket; one piece, so that many small frames cost no more than their bytes.
+        self._held = bytearray()
         self._fin_received = False
         self._fin_written = False
         self._fin_sent = False
@@ -76,6 +76,12 @@ class Bridge(ABC):
         if not self._held:
             self._finish_writing()
 
+    def give_up(self, code: ErrorCode, reason: str) -> None:
+        """Reset the stream and the connection."""
+        if not self._ended:
+            self._endpoint.reset_stream(self.stream, code, reason)
+            self._end(reset=True)
+
     # -- for the two kinds --------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -104,10 +110,8 @@ class Bridge(ABC):
 
     def _fail(self, error: OSError | None) -> None:
         """The connection broke: reset the stream, and with it the other end's connection."""
-        if not self._ended:
-            reason = (error.strerror or type(error).__name__) if error is not None else "connection lost"
-            self._endpoint.reset_stream(self.stream, ErrorCode.CANCELLED, reason)
-            self._end(reset=True)
+        reason = (error.strerror or type(error).__name__) if error is not None else "connection lost"
+        self.give_up(ErrorCode.CANCELLED, reason)
 
     def _end(self, reset: bool) -> None:
         if not self._ended:
@@ -145,7 +149,7 @@ class SocketBridge(Bridge):
     def data_received(self, data: memoryview) -> None:
         sock = self._socket
         if sock is None or self._held:
-            self._held.append(bytes(data))
+            self._held += data
             return
         size = len(data)
         try:
@@ -158,7 +162,7 @@ class SocketBridge(Bridge):
         if taken:
             self._endpoint.consume(self.stream, taken)
         if taken < size:
-            self._held.append(bytes(data[taken:]))
+            self._held += data[taken:]
             self._writing = True
             self._loop.add_writer(self._fd, self._writable)
 
@@ -201,12 +205,9 @@ class SocketBridge(Bridge):
         taken = 0
         try:
             while held:
-                size = sock.send(held[0])
+                size = sock.send(held)
+                del held[:size]
                 taken += size
-                if size < len(held[0]):
-                    held[0] = held[0][size:]
-                    break
-                held.popleft()
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
@@ -261,6 +262,7 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         self._ahead = b""  # read from the connection, not yet sent: less than READ_SIZE
         self._eof_read = False
         self._full = False
+        self._gone = False  # the connection has ended in good order
         self._unsent = 0  # bytes given to the transport while it was full; consumed when it has drained
         self._linger: asyncio.TimerHandle | None = None
 
@@ -271,11 +273,7 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         if self._ended:
             self._transport.abort()
             return
-        held, self._held = self._held, deque()
-        for data in held:
-            self._write(data)
-        if self._fin_received:
-            self._finish_writing()
+        self._write_held()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._read_buffer
@@ -297,19 +295,30 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         unsent, self._unsent = self._unsent, 0
         if unsent:
             self._endpoint.consume(self.stream, unsent)
+        if not self._ended:
+            self._write_held()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if exc is None and self._eof_read and not self._ahead and not self._ended:
-            self._fin_written = True  # TLS ends both ways at once
+        unsent, self._unsent = self._unsent, 0
+        if unsent:  # nobody will take them any more; the session's credit for them goes back
+            self._endpoint.consume(self.stream, unsent)
+        if exc is not None or not self._eof_read or self._ended:
+            self._fail(exc if isinstance(exc, OSError) else None)
+            return
+        # TLS ends both ways at once: what was read still goes as credit allows, what comes has nowhere to go.
+        self._gone = self._fin_written = True
+        if not self._ahead:
             self._finish_reading()
-        self._fail(exc if isinstance(exc, OSError) else None)
 
     # -- the stream's side --------------------------------------------------------------------------------------------
 
     def data_received(self, data: memoryview) -> None:
-        if self._transport is None:
-            self._held.append(bytes(data))
+        if self._gone:
+            self._endpoint.reset_stream(self.stream, ErrorCode.CANCELLED, "connection closed")
+            self._end(reset=True)
+        elif self._transport is None or self._full:
+            self._held += data
         else:
             self._write(bytes(data))
 
@@ -340,6 +349,14 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
             self._unsent += len(data)
         else:
             self._endpoint.consume(self.stream, len(data))
+
+    def _write_held(self) -> None:
+        held = bytes(self._held)
+        self._held.clear()
+        if held:
+            self._write(held)
+        if self._fin_received:
+            self._finish_writing()
 
     def _shutdown_writing(self) -> None:
         if self._transport is None:

@@ -99,6 +99,7 @@ class Endpoint:
         self._timing = timing or Timing()
         self._handlers: dict[int, StreamHandler] = {}
         self._ring: Ring[int] = Ring()
+        self._ring_planned = False
         self._congested = False
         self._ended: tuple[ErrorCode, str] | None = None
         self._probes: dict[int, asyncio.Future[ProbeResult]] = {}
@@ -142,8 +143,7 @@ class Endpoint:
         self._run_ring()
 
     def transport_lost(self, code: int, reason: str) -> None:
-        known = ErrorCode.from_wire(code - 4000) if 4000 < code < 4400 else ErrorCode.LOST
-        self._end(known, reason or f"the WebSocket closed with {code}")
+        self._end(ErrorCode.from_close_code(code), reason or f"the WebSocket closed with {code}")
         self.transport = None
 
     # -- the owner's side ---------------------------------------------------------------------------------------------
@@ -303,20 +303,20 @@ class Endpoint:
         if isinstance(event, ev.CreditReceived):
             self._credit_received(event.stream)
         elif isinstance(event, ev.StreamOpened):
-            self._handlers[event.stream.stream_id] = self._handler.stream_opened(event.stream)
-            if event.stream.closed:
-                self._handlers.pop(event.stream.stream_id, None)
+            handler = self._handler.stream_opened(event.stream)
+            if not event.stream.closed:  # it may have been rejected at once
+                self._handlers[event.stream.stream_id] = handler
         elif isinstance(event, ev.StreamAccepted):
-            if (handler := self._handlers.get(event.stream.stream_id)) is not None:
-                handler.stream_accepted()
+            if (owner := self._handlers.get(event.stream.stream_id)) is not None:
+                owner.stream_accepted()
         elif isinstance(event, ev.FinReceived):
             self._fin_received(event.stream)
         elif isinstance(event, ev.StreamRejected):
-            if (handler := self._forget(event.stream)) is not None:
-                handler.stream_rejected(event.code, event.reason)
+            if (owner := self._forget(event.stream)) is not None:
+                owner.stream_rejected(event.code, event.reason)
         elif isinstance(event, ev.StreamReset):
-            if (handler := self._forget(event.stream)) is not None:
-                handler.stream_reset(event.code, event.reason)
+            if (owner := self._forget(event.stream)) is not None:
+                owner.stream_reset(event.code, event.reason)
         elif isinstance(event, ev.ReportReceived):
             future = self._probes.get(event.probe_id)
             if future is not None and not future.done():
@@ -402,12 +402,12 @@ class Endpoint:
         transport = self.transport
         if transport is None:
             return
-        message = self.session.data_to_send()
-        if message is not None:
+        while (message := self.session.data_to_send()) is not None:
             transport.send_message(message)
             # Answers to what the peer sends are not under its windows: a peer that asks and never reads is cut off.
             if self._congested and transport.unsent_bytes() > MAX_UNSENT:
                 transport.abort()
+                return
 
     def _run_ring(self) -> None:
         """Give each waiting stream its turn, while the transport and the session's credit allow it."""
@@ -424,8 +424,13 @@ class Endpoint:
             if ring.allowance(stream_id) > 0 and not self._congested and self.session.send_window.credit > 0:
                 ring.leave(stream_id)  # it has nothing more to send
             ring.end_turn()
-        if len(ring):
-            self._loop.call_soon(self._run_ring)
+        if len(ring) and not self._ring_planned:
+            self._ring_planned = True
+            self._loop.call_soon(self._continue_ring)
+
+    def _continue_ring(self) -> None:
+        self._ring_planned = False
+        self._run_ring()
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,13 @@ class ErrorCode(IntEnum):
         except ValueError:
             return cls.INTERNAL
 
+    @classmethod
+    def from_close_code(cls, value: int) -> ErrorCode:
+        """Return the code that a WebSocket close code carries; one that carries none reads as LOST (section 8)."""
+        if value == 1000:
+            return cls.OK
+        return cls.from_wire(value - 4000) if 4000 < value < 4400 else cls.LOST
+
     @property
     def close_code(self) -> int:
         """The WebSocket close code that carries this code (section 8)."""
@@ -55,7 +62,7 @@ class ProtocolError(Exception):
         self.reason = reason
 
 
-class StreamRefused(Exception):  # noqa: N818 - it tells of a refusal, not of a fault in the program
+class StreamRefused(Exception):
     """A stream can't be opened on this session now; *code* says why."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:

@@ -15,8 +15,8 @@ from .errors import ErrorCode, ProtocolError
 
 HEADER: Final = struct.Struct(">II")  # type in the top byte, payload length in the lower three; stream id
 HEADER_SIZE: Final = 8
-MAX_DATA: Final = 65536  # "at most 65,536 bytes of payload in one DATA frame"
-MAX_CONTROL: Final = 65536  # "at most 65,536 bytes in any other frame"
+MAX_DATA: Final = 65536  # "A frame carries at most 65,536 bytes of payload."
+MAX_MESSAGE: Final = 262_144  # "A message is at most 262,144 bytes."
 MAX_REASON: Final = 512  # bytes of UTF-8 text beside a code
 MAX_STREAM_ID: Final = 0x7FFF_FFFF
 MAX_WINDOW: Final = 0x7FFF_FFFF
@@ -125,7 +125,10 @@ def pack_credit(increment: int) -> bytes:
 
 
 def pack_target(target: Target) -> bytes:
+    """Return the target of OPEN and PROBE (section 4.2). Raises ValueError where it has no place in the frame."""
     host = target.host.encode("ascii")
+    if not 0 < target.port < 65536 or len(host) > 255 or not target.host.isprintable():
+        raise ValueError(f"no stream can go to {target!r}")
     return _TARGET.pack(target.port, len(host)) + host
 
 
@@ -267,7 +270,7 @@ def _exposure(document: dict[str, Any]) -> Exposure:
 
 def _document(payload: memoryview, name: str) -> dict[str, Any]:
     try:
-        document = json.loads(bytes(payload))
+        document = json.loads(str(payload, "utf-8"))
     except (ValueError, RecursionError):
         raise ProtocolError(ErrorCode.HELLO, f"{name} is not JSON") from None
     if not isinstance(document, dict):

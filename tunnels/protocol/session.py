@@ -1,14 +1,15 @@
 """The state of one session and its streams, without sockets, tasks or a clock (SPEC.md sections 4 to 7).
 
-Give :meth:`Session.receive_message` each message that arrives and handle the events it returns; send what
-:meth:`Session.data_to_send` returns. Small frames wait in one buffer and leave as one message. Bulk bytes pass beside:
-the caller writes the header in front of them where they lie, and :meth:`Session.spend` accounts for them.
+Give :meth:`Session.receive_message` each message that arrives and handle the events it yields; send what
+:meth:`Session.data_to_send` returns. Small frames are gathered and leave as one message. Bulk bytes pass beside: the
+caller writes the header in front of them where they lie, and :meth:`Session.spend` accounts for them.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
@@ -23,6 +24,7 @@ from .frames import (
     HEADER_SIZE,
     HELLO,
     MAX_DATA,
+    MAX_MESSAGE,
     OPEN,
     PING,
     PONG,
@@ -60,6 +62,9 @@ class State(Enum):
     CONNECTING = "connecting"  # HELLO sent, the peer's not yet received
     OPEN = "open"
     CLOSED = "closed"
+
+
+_CLOSED = State.CLOSED  # a look-up in an Enum costs, and this one is made for every frame
 
 
 class Stream:
@@ -111,6 +116,8 @@ class Session:
         self._limits = hello.limits
         self._headroom = headroom
         self._outgoing = bytearray(headroom)
+        self._gathered: deque[bytearray] = deque()  # messages that are full
+        self._gathered_bytes = 0
         self._last_stream_id = -1 if role is Role.GATEWAY else 0  # the highest id opened on this session
         self.send_window = SendWindow(0)
         self._receive_window = ReceiveWindow(self._limits.session_window)
@@ -127,10 +134,14 @@ class Session:
     @property
     def pending(self) -> int:
         """Bytes that wait for :meth:`data_to_send`."""
-        return len(self._outgoing) - self._headroom
+        return self._gathered_bytes + len(self._outgoing) - self._headroom
 
     def data_to_send(self) -> bytearray | None:
-        """Return the message to send, with the headroom in front, or None; it belongs to the caller."""
+        """Return the next message to send, with the headroom in front, or None; it belongs to the caller."""
+        if self._gathered:
+            message = self._gathered.popleft()
+            self._gathered_bytes -= len(message) - self._headroom
+            return message
         if len(self._outgoing) == self._headroom:
             return None
         message, self._outgoing = self._outgoing, bytearray(self._headroom)
@@ -139,7 +150,8 @@ class Session:
     def open_stream(self, target: Target, source: str) -> Stream:
         """Open a stream to *target* for the in-cluster peer at *source*; data may follow at once (section 4.2).
 
-        Raises StreamRefused where the session is not open, is draining or holds all the streams the client takes.
+        Raises StreamRefused where the session is not open, is draining or holds all the streams the client takes, and
+        ValueError for a target that has no place in the frame.
         """
         if self.role is not Role.GATEWAY:
             raise ValueError("only the gateway opens streams")
@@ -150,10 +162,10 @@ class Session:
             raise StreamRefused(ErrorCode.SHUTDOWN, "the session takes no new streams")
         if len(self.streams) >= min(peer.limits.max_streams, self._limits.max_streams):
             raise StreamRefused(ErrorCode.LIMIT, f"the session holds {len(self.streams)} streams, its limit")
+        payload = frames.pack_open(target, source)
         self._last_stream_id += 2
-        stream = self._add_stream(self._last_stream_id, target, source, peer.limits)
-        self._append(OPEN, stream.stream_id, frames.pack_open(target, source))
-        return stream
+        self._append(OPEN, self._last_stream_id, payload)
+        return self._add_stream(self._last_stream_id, target, source, peer.limits)
 
     def accept_stream(self, stream: Stream) -> None:
         """Say that the upstream was reached (section 4.3)."""
@@ -184,6 +196,7 @@ class Session:
         """Put *data*, at most MAX_DATA bytes and within the credit, behind the frames that wait."""
         size = len(data)
         self.spend(stream, size)
+        self._make_room(size)
         self._outgoing += pack_header(DATA, size, stream.stream_id)
         self._outgoing += data
 
@@ -241,26 +254,24 @@ class Session:
 
     # -- receiving ----------------------------------------------------------------------------------------------------
 
-    def receive_message(self, message: memoryview, now: float) -> list[events.Event]:
-        """Take one message of whole frames and return what it means, in order; *now* in seconds.
+    def receive_message(self, message: memoryview, now: float) -> Iterator[events.Event]:
+        """Take one message of whole frames and yield what each means, in order; *now* in seconds.
 
-        A message that breaks the protocol ends in a SessionFailed event, and whatever follows is ignored.
+        A frame is looked at when the event of the one before has been handled, so that what a handler does and what
+        the peer sent meet in one order. Go through all of it. A message that breaks the protocol ends in a
+        SessionFailed event, and whatever follows is ignored; so is the rest once the session is closed.
         """
-        found: list[events.Event] = []
-        if self.state is State.CLOSED:
-            return found
         try:
-            self._receive_frames(message, now, found)
+            yield from self._receive_frames(message, now)
         except ProtocolError as error:
             self.send_goaway(error.code, 0, error.reason)
             self.state = State.CLOSED
-            found.append(events.SessionFailed(error.code, error.reason))
-        return found
+            yield events.SessionFailed(error.code, error.reason)
 
-    def _receive_frames(self, message: memoryview, now: float, found: list[events.Event]) -> None:
+    def _receive_frames(self, message: memoryview, now: float) -> Iterator[events.Event]:
         position, end = 0, len(message)
         unpack_header = HEADER.unpack_from
-        while position < end:
+        while position < end and self.state is not _CLOSED:
             # "A message holds whole frames."
             if position + HEADER_SIZE > end:
                 raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame header")
@@ -272,12 +283,15 @@ class Session:
                 raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {length} bytes, at most {MAX_DATA} allowed")
             if position > end:
                 raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame")
+            event: events.Event | None
             if kind == DATA and self.peer is not None:
-                self._receive_data(stream_id, message[start:position], now, found)
+                event = self._receive_data(stream_id, message[start:position], now)
             else:
-                self._receive_control(kind, stream_id, message[start:position], now, found)
+                event = self._receive_control(kind, stream_id, message[start:position], now)
+            if event is not None:
+                yield event
 
-    def _receive_data(self, stream_id: int, data: memoryview, now: float, found: list[events.Event]) -> None:
+    def _receive_data(self, stream_id: int, data: memoryview, now: float) -> events.DataReceived | None:
         size = len(data)
         if not size:
             raise ProtocolError(ErrorCode.PROTOCOL, "DATA without bytes")
@@ -287,36 +301,33 @@ class Session:
             # "Frames of a stream that is gone are ignored"; the session's credit for them goes back at once.
             self._check_known(stream_id, DATA)
             self._consume_session(size, now)
-            return
+            return None
         if stream.fin_received:
             raise ProtocolError(ErrorCode.PROTOCOL, f"DATA after FIN on stream {stream_id}")
         stream.receive.receive(size)
-        found.append(events.DataReceived(stream, data))
+        return events.DataReceived(stream, data)
 
-    def _receive_control(
-        self, kind: int, stream_id: int, payload: memoryview, now: float, found: list[events.Event]
-    ) -> None:
+    def _receive_control(self, kind: int, stream_id: int, payload: memoryview, now: float) -> events.Event | None:
         if self.peer is None:
             # "HELLO is the first frame of each side, and comes once."
-            if kind != HELLO:
-                raise ProtocolError(ErrorCode.HELLO, f"a frame of type {kind} before HELLO")
-            self._receive_hello(payload, found)
-        elif kind == OPEN:
-            self._receive_open(stream_id, payload, found)
-        elif kind in (ACCEPT, REJECT, WINDOW, FIN, RESET):
-            self._receive_of_stream(kind, stream_id, payload, found)
-        elif stream_id != 0:
+            if kind != HELLO or stream_id != 0:
+                raise ProtocolError(ErrorCode.HELLO, f"a frame of type {kind} on stream {stream_id} before HELLO")
+            return self._receive_hello(payload)
+        if kind == OPEN:
+            return self._receive_open(stream_id, payload)
+        if kind in (ACCEPT, REJECT, WINDOW, FIN, RESET):
+            return self._receive_of_stream(kind, stream_id, payload)
+        if stream_id != 0:
             raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind} on stream {stream_id}")
-        else:
-            self._receive_of_session(kind, payload, now, found)
+        return self._receive_of_session(kind, payload, now)
 
-    def _receive_hello(self, payload: memoryview, found: list[events.Event]) -> None:
+    def _receive_hello(self, payload: memoryview) -> events.Event:
         self.peer = frames.unpack_hello(payload)
         self.send_window.credit = self.peer.limits.session_window
         self.state = State.OPEN
-        found.append(events.SessionOpened(self.peer))
+        return events.SessionOpened(self.peer)
 
-    def _receive_open(self, stream_id: int, payload: memoryview, found: list[events.Event]) -> None:
+    def _receive_open(self, stream_id: int, payload: memoryview) -> events.Event | None:
         # "Only the gateway opens streams; their ids are odd and rise."
         if self.role is not Role.CLIENT:
             raise ProtocolError(ErrorCode.PROTOCOL, "OPEN from a client")
@@ -329,38 +340,39 @@ class Session:
         elif len(self.streams) >= self._limits.max_streams:
             self._append(REJECT, stream_id, frames.pack_reason(ErrorCode.LIMIT, "the client holds all its streams"))
         else:
-            found.append(events.StreamOpened(self._add_stream(stream_id, target, source, self.peer.limits)))
+            return events.StreamOpened(self._add_stream(stream_id, target, source, self.peer.limits))
+        return None
 
-    def _receive_of_stream(self, kind: int, stream_id: int, payload: memoryview, found: list[events.Event]) -> None:
+    def _receive_of_stream(self, kind: int, stream_id: int, payload: memoryview) -> events.Event | None:
         if kind == WINDOW and stream_id == 0:
             self.send_window.grant(frames.unpack_credit(payload))
-            found.append(events.CreditReceived(None))
-            return
+            return events.CreditReceived(None)
         stream = self.streams.get(stream_id)
         if stream is None:
             self._check_known(stream_id, kind)
-        elif kind == WINDOW:
+            return None
+        if kind == WINDOW:
             stream.send.grant(frames.unpack_credit(payload))
-            found.append(events.CreditReceived(stream))
-        elif kind == FIN:
-            self._receive_fin(stream, payload, found)
-        elif kind == RESET:
+            return events.CreditReceived(stream)
+        if kind == FIN:
+            return self._receive_fin(stream, payload)
+        if kind == RESET:
             code, reason = frames.unpack_reason(payload)
             self._remove_stream(stream)
             self._discard(stream)
-            found.append(events.StreamReset(stream, code, reason))
-        else:
-            self._receive_answer(kind, stream, payload, found)
+            return events.StreamReset(stream, code, reason)
+        return self._receive_answer(kind, stream, payload)
 
-    def _receive_fin(self, stream: Stream, payload: memoryview, found: list[events.Event]) -> None:
+    def _receive_fin(self, stream: Stream, payload: memoryview) -> events.Event:
         if stream.fin_received or payload:
             raise ProtocolError(ErrorCode.PROTOCOL, f"FIN twice or with a payload on stream {stream.stream_id}")
         stream.fin_received = True
+        stream.receive.stop_growing()
         if stream.fin_sent:
             self._remove_stream(stream)
-        found.append(events.FinReceived(stream))
+        return events.FinReceived(stream)
 
-    def _receive_answer(self, kind: int, stream: Stream, payload: memoryview, found: list[events.Event]) -> None:
+    def _receive_answer(self, kind: int, stream: Stream, payload: memoryview) -> events.Event:
         # "ACCEPT or REJECT answers an OPEN, once."
         if self.role is not Role.GATEWAY or stream.accepted:
             raise ProtocolError(ErrorCode.PROTOCOL, f"an answer without a question on stream {stream.stream_id}")
@@ -368,33 +380,32 @@ class Session:
             if payload:
                 raise ProtocolError(ErrorCode.PROTOCOL, "ACCEPT with a payload")
             stream.accepted = True
-            found.append(events.StreamAccepted(stream))
-        else:
-            code, reason = frames.unpack_reason(payload)
-            self._remove_stream(stream)
-            self._discard(stream)
-            found.append(events.StreamRejected(stream, code, reason))
+            return events.StreamAccepted(stream)
+        code, reason = frames.unpack_reason(payload)
+        self._remove_stream(stream)
+        self._discard(stream)
+        return events.StreamRejected(stream, code, reason)
 
-    def _receive_of_session(self, kind: int, payload: memoryview, now: float, found: list[events.Event]) -> None:
+    def _receive_of_session(self, kind: int, payload: memoryview, now: float) -> events.Event | None:
         if kind == PING:
             self._receive_ping(payload, now)
-        elif kind == PONG:
-            self._receive_pong(payload, now, found)
-        elif kind == GOAWAY:
+            return None
+        if kind == PONG:
+            return self._receive_pong(payload, now)
+        if kind == GOAWAY:
             code, deadline_ms, reason = frames.unpack_goaway(payload)
             self.draining = True
-            found.append(events.GoawayReceived(code, deadline_ms / 1000, reason))
-        elif kind == PROBE and self.role is Role.CLIENT:
-            found.append(events.ProbeReceived(*frames.unpack_probe(payload)))
-        elif kind == UPDATE and self.role is Role.CLIENT:
-            found.append(events.ExposureChanged(frames.unpack_exposure(payload)))
-        elif kind == REPORT and self.role is Role.GATEWAY:
+            return events.GoawayReceived(code, deadline_ms / 1000, reason)
+        if kind == PROBE and self.role is Role.CLIENT:
+            return events.ProbeReceived(*frames.unpack_probe(payload))
+        if kind == UPDATE and self.role is Role.CLIENT:
+            return events.ExposureChanged(frames.unpack_exposure(payload))
+        if kind == REPORT and self.role is Role.GATEWAY:
             probe_id, code, elapsed_us, reason = frames.unpack_report(payload)
-            found.append(events.ReportReceived(probe_id, code, elapsed_us / 1e6, reason))
-        elif kind == HELLO:
+            return events.ReportReceived(probe_id, code, elapsed_us / 1e6, reason)
+        if kind == HELLO:
             raise ProtocolError(ErrorCode.PROTOCOL, "HELLO twice")
-        else:
-            raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind}, unknown or not for the {self.role.value}")
+        raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind}, unknown or not for the {self.role.value}")
 
     def _receive_ping(self, payload: memoryview, now: float) -> None:
         if len(payload) != _PING.size:
@@ -406,7 +417,7 @@ class Session:
         received.append(now)
         self._append(PONG, 0, bytes(payload))
 
-    def _receive_pong(self, payload: memoryview, now: float, found: list[events.Event]) -> None:
+    def _receive_pong(self, payload: memoryview, now: float) -> events.Event:
         if len(payload) != _PING.size:
             raise ProtocolError(ErrorCode.PROTOCOL, f"PONG of {len(payload)} bytes, 8 expected")
         sent_at = self._pings.pop(_PING.unpack(payload)[0], None)
@@ -414,13 +425,23 @@ class Session:
             raise ProtocolError(ErrorCode.PROTOCOL, "PONG without a PING")
         self._samples.append(max(now - sent_at, 0.0))
         self.round_trip = min(self._samples)
-        found.append(events.PongReceived(now - sent_at))
+        return events.PongReceived(now - sent_at)
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
     def _append(self, kind: int, stream_id: int, payload: bytes = b"") -> None:
-        self._outgoing += pack_header(kind, len(payload), stream_id)
-        self._outgoing += payload
+        if self.state is not _CLOSED:  # "After GOAWAY that ends a session nothing follows."
+            self._make_room(len(payload))
+            self._outgoing += pack_header(kind, len(payload), stream_id)
+            self._outgoing += payload
+
+    def _make_room(self, size: int) -> None:
+        """Begin another message where a frame of *size* bytes would take this one over its limit (section 2)."""
+        length = len(self._outgoing) - self._headroom
+        if length + HEADER_SIZE + size > MAX_MESSAGE:
+            self._gathered.append(self._outgoing)
+            self._gathered_bytes += length
+            self._outgoing = bytearray(self._headroom)
 
     def _add_stream(self, stream_id: int, target: Target, source: str, peer: Limits) -> Stream:
         window = ReceiveWindow(self._limits.stream_window, ceiling=MAX_STREAM_WINDOW, budget=self._budget)

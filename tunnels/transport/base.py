@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-MAX_MESSAGE: Final = 262_144  # "a message is at most 262,144 bytes" (SPEC.md section 2)
+from ..protocol import frames
+
+MAX_MESSAGE: Final = frames.MAX_MESSAGE
 HIGH_WATER: Final = 128 * 1024  # bytes unsent in user space at which sending pauses
 LOW_WATER: Final = 64 * 1024
 
