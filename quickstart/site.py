@@ -8,7 +8,7 @@ from quickstart.checks import answers_as, answers_sql
 from quickstart.children import Children, Command
 from quickstart.ports import LOOPBACK, find_free_port
 from quickstart.postgres import find_site, make_cluster, start_postgres
-from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, TUNNEL, Settings
+from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, TCP_PORT, TUNNEL, Settings
 from quickstart.state import State
 
 READY_SECONDS = 30.0
@@ -55,7 +55,7 @@ class Site:
         Args:
             token_file: the file with its token.
         """
-        upstreams = [f"{self._settings.tcp_port}={LOOPBACK}:{self._postgres_port}"]
+        upstreams = [f"{TCP_PORT}={LOOPBACK}:{self._postgres_port}"]
         upstreams += [f"{host}=http://{LOOPBACK}:{port}" for host, port in self._identity_ports.items()]
         command: list[str | Path] = [
             *(Path(sys.executable).with_name("moorline"), "client"),
