@@ -92,10 +92,8 @@ def _check_token(token: Token, now: datetime) -> None:
     if token.revoked_at is not None:
         raise Refused(403, f"The token {token.prefix}… was revoked. Ask your provider for another.")
     if token.expires_at is not None and token.expires_at <= now:
-        raise Refused(
-            403,
-            f"The token {token.prefix}… expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. Ask your provider for another.",
-        )
+        when = f"{token.expires_at:%Y-%m-%d %H:%M} UTC"
+        raise Refused(403, f"The token {token.prefix}… expired at {when}. Ask your provider for another.")
 
 
 def _check_tunnel(tunnel: Tunnel) -> None:

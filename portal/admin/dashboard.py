@@ -1,0 +1,50 @@
+"""The first page: how many of what, and how every tunnel is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+from portal import queries
+from portal.addresses import service_name
+from portal.admin.labels import TUNNEL_COLORS
+from portal.queries import TunnelState
+
+SHOWN_TUNNELS = 100
+SHOWN_EVENTS = 10
+# What needs a look comes first.
+ORDER = [
+    TunnelState.DISCONNECTED,
+    TunnelState.NEVER_CONNECTED,
+    TunnelState.CONNECTED,
+    TunnelState.SUSPENDED,
+    TunnelState.DISABLED,
+]
+
+
+def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Add what the first page shows, as far as the person may see it."""
+    if request.user.has_perm("portal.view_tunnel"):
+        tunnels = sorted(
+            queries.tunnels_with_state()[:SHOWN_TUNNELS], key=lambda tunnel: ORDER.index(TunnelState(tunnel.state))
+        )
+        rows = [_describe(tunnel) for tunnel in tunnels]
+        context |= {"totals": queries.count_totals(), "tunnels": rows, "shown_tunnels": SHOWN_TUNNELS}
+    if request.user.has_perm("portal.view_event"):
+        context["events"] = queries.recent_events(SHOWN_EVENTS)
+    return context
+
+
+def _describe(tunnel: Any) -> dict[str, Any]:
+    state = TunnelState(tunnel.state).label
+    return {
+        "pk": tunnel.pk,
+        "address": service_name(tunnel),
+        "customer": tunnel.customer.display_name or tunnel.customer.name,
+        "state": state,
+        "color": TUNNEL_COLORS[state],
+        "clients": tunnel.live_session_count,
+        "ports": ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"),
+        "hosts": ", ".join(host.name for host in tunnel.hosts.all()),
+    }

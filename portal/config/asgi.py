@@ -1,10 +1,172 @@
-"""The ASGI application."""
+"""The ASGI applications: the one joint between the portal and the data plane.
+
+``application`` serves both roles on any ASGI server; ``serve`` runs one role or both on ours.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import Any
 
-from channels.routing import ProtocolTypeRouter
+from channels.db import DatabaseSyncToAsync
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.config.settings")
+_django = get_asgi_application()  # before anything that imports models
 
-application = ProtocolTypeRouter({"http": get_asgi_application()})
+from portal import authorization, notices  # noqa: E402
+from portal.services import sessions  # noqa: E402
+from tunnels.gateway.addresses import parse_networks  # noqa: E402
+from tunnels.gateway.directory import Grant, Refused, SessionReport  # noqa: E402
+from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
+
+Asgi = Callable[..., Awaitable[Any]]
+
+# A tunnel's address has two DNS-1123 labels and no slash behind. The first words of the portal's own pages are no
+# customer names.
+TUNNEL_PATH = r"^(?P<customer>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/(?P<tunnel>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)$"
+ANY_PATH = r"^(?P<customer>[^/]*)/?(?P<tunnel>.*)$"
+DATABASE_THREADS = 4
+
+
+class Role(Enum):
+    """What one process serves."""
+
+    PORTAL = "portal"
+    GATEWAY = "gateway"
+    ALL = "all"
+
+
+class PortalDirectory:
+    """The gateway's questions, answered by the portal's services on threads of their own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="gateway-database")
+
+    async def authorize(self, customer: str, tunnel: str, token: str, address: str) -> Grant:
+        return await self._decide(authorization.authorize, customer=customer, tunnel=tunnel, token=token)
+
+    async def renew(self, grant: Grant) -> Grant:
+        return await self._decide(authorization.renew, grant)
+
+    async def gateway_started(self, gateway: str) -> None:
+        await self._run(sessions.close_gateway_sessions, gateway=gateway)
+
+    async def session_opened(self, report: SessionReport) -> None:
+        await self._run(
+            sessions.open_session,
+            session_id=report.session_id,
+            tunnel_id=report.tunnel_id,
+            token_id=report.token_id,
+            gateway=report.gateway,
+            client_version=report.client_version,
+            client_instance=report.client_instance,
+            client_address=report.client_address,
+            transport=report.transport,
+            opened_at=report.opened_at,
+        )
+
+    async def session_closed(self, session_id: str, code: str, reason: str) -> None:
+        await self._run(sessions.close_session, session_id=session_id, code=code, reason=reason)
+
+    async def heartbeat(self, gateway: str, session_ids: Sequence[str]) -> None:
+        await self._run(sessions.heartbeat_sessions, gateway=gateway, session_ids=session_ids)
+
+    def changes(self) -> AsyncGenerator[str, None]:
+        return notices.watch_tunnels()
+
+    async def _decide(self, question: Callable[..., authorization.Grant], *args: Any, **kwargs: Any) -> Grant:
+        try:
+            grant: Grant = await self._run(question, *args, **kwargs)
+        except authorization.Refused as refused:
+            raise Refused(refused.status, refused.reason) from None
+        return grant
+
+    async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = DatabaseSyncToAsync(function, thread_sensitive=False, executor=self._threads)
+        return await call(*args, **kwargs)
+
+
+class Health:
+    """``/healthz`` and ``/readyz``: the portal's answers, and "draining" once this process stops."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Asgi, send: Asgi) -> None:
+        if self._gateway.draining and scope["path"] == "/readyz":
+            body = b'{"status": "draining"}'
+            headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await _django(scope, receive, send)
+
+
+class Lifespan:
+    """Start and stop the gateway on servers that tell when (ASGI lifespan); Daphne does not."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Asgi, send: Asgi) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._gateway.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._gateway.drain(settings.MOORLINE_DRAIN_TIMEOUT)
+                await self._gateway.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def serve(role: Role, *, host: str, port: int, native: bool, drain_timeout: float) -> str | None:
+    """Serve *role* until SIGTERM or SIGINT, drain for up to *drain_timeout* seconds, stop.
+
+    With *native* the gateway takes the sockets over from Daphne. Returns what went wrong in a sentence, or None.
+    """
+    # Imported here: it chooses the event loop and installs Twisted's reactor, which other ASGI servers don't want.
+    from tunnels.gateway.server import TunnelServer, run_server  # noqa: PLC0415
+
+    gateway = None if role is Role.PORTAL else make_gateway()
+    server = TunnelServer(make_application(role, gateway), host=host, port=port, native=native)
+    return run_server(server, gateway, drain_timeout=drain_timeout)
+
+
+def make_gateway() -> Gateway:
+    """Return the gateway of this process, as the settings say."""
+    options = GatewayOptions(
+        name=settings.MOORLINE_GATEWAY_NAME,
+        listen_host=settings.MOORLINE_LISTEN_HOST,
+        trusted_proxies=parse_networks(settings.MOORLINE_TRUSTED_PROXIES),
+    )
+    return Gateway(PortalDirectory(), options)
+
+
+def make_application(role: Role, gateway: Gateway | None) -> ProtocolTypeRouter:
+    """Return the ASGI application of *role*; all but the portal alone need a *gateway*."""
+    if gateway is None:
+        return ProtocolTypeRouter({"http": _django})
+    health = Health(gateway)
+    pages = [re_path(r"^(?:healthz|readyz)$", health), re_path(TUNNEL_PATH, gateway)]
+    if role is Role.ALL:
+        portal_words = "|".join(sorted({"admin", "static"}))
+        pages = [re_path(rf"^(?:{portal_words})/", _django), *pages, re_path(r"", _django)]
+    return ProtocolTypeRouter(
+        {
+            "http": URLRouter(pages),
+            "websocket": URLRouter([re_path(ANY_PATH, gateway)]),
+            "lifespan": Lifespan(gateway),
+        }
+    )
+
+
+application = make_application(Role.ALL, make_gateway())

@@ -6,8 +6,10 @@ the value, as container platforms mount secrets.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -50,6 +52,10 @@ class Environment:
     tcp_listen_start: int
     max_sessions: int
     max_streams: int
+    gateway_name: str
+    listen_host: str
+    trusted_proxies: str
+    drain_timeout: int
     admin_username: str
     admin_password: str
 
@@ -129,9 +135,32 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         tcp_listen_start=variables.number("MOORLINE_TCP_LISTEN_START", 20000, PORTS),
         max_sessions=variables.number("MOORLINE_MAX_SESSIONS", 16, MAX_SESSIONS),
         max_streams=variables.number("MOORLINE_MAX_STREAMS", 4096, MAX_STREAMS),
+        gateway_name=variables.text("MOORLINE_GATEWAY_NAME", socket.gethostname()),
+        listen_host=_read_address(variables, "MOORLINE_LISTEN_HOST", "127.0.0.1"),
+        trusted_proxies=_read_networks(variables, "MOORLINE_TRUSTED_PROXIES"),
+        drain_timeout=variables.number("MOORLINE_DRAIN_TIMEOUT", 30, (0, 86_400)),
         admin_username=variables.text("MOORLINE_ADMIN_USERNAME", "admin"),
         admin_password=variables.text("MOORLINE_ADMIN_PASSWORD"),
     )
+
+
+def _read_address(variables: _Variables, name: str, default: str) -> str:
+    text = variables.text(name, default)
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise SettingError(f"{name} is {text!r}. Set it to an IP address, such as 127.0.0.1 or 0.0.0.0.") from None
+
+
+def _read_networks(variables: _Variables, name: str) -> str:
+    """Read a list of networks and give it back in one form, separated by commas."""
+    networks = []
+    for word in variables.words(name):
+        try:
+            networks.append(str(ip_network(word, strict=False)))
+        except ValueError:
+            raise SettingError(f"{name} holds {word!r}. Write addresses or networks, such as 10.0.0.0/8.") from None
+    return ",".join(networks)
 
 
 def read_database_url(url: str) -> dict[str, Any]:

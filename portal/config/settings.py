@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from portal.config.environment import SettingError, read_environment
 from portal.config.logs import configure_logging
+from portal.config.theme import UNFOLD  # noqa: F401 - a setting as well
 
 try:
     ENVIRONMENT = read_environment(os.environ)
@@ -34,6 +34,10 @@ MOORLINE_HTTP_LISTEN_START = ENVIRONMENT.http_listen_start
 MOORLINE_TCP_LISTEN_START = ENVIRONMENT.tcp_listen_start
 MOORLINE_MAX_SESSIONS = ENVIRONMENT.max_sessions
 MOORLINE_MAX_STREAMS = ENVIRONMENT.max_streams
+MOORLINE_GATEWAY_NAME = ENVIRONMENT.gateway_name
+MOORLINE_LISTEN_HOST = ENVIRONMENT.listen_host
+MOORLINE_TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
+MOORLINE_DRAIN_TIMEOUT = ENVIRONMENT.drain_timeout
 MOORLINE_ADMIN_USERNAME = ENVIRONMENT.admin_username
 MOORLINE_ADMIN_PASSWORD = ENVIRONMENT.admin_password
 
@@ -98,13 +102,13 @@ USE_I18N = False
 USE_TZ = True
 
 STATIC_URL = "/static/"
-STATIC_ROOT = ENVIRONMENT.data / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 # Static files are served straight from the packages: no collectstatic between installing and starting.
 WHITENOISE_USE_FINDERS = True
+WHITENOISE_MAX_AGE = 60 * 60
 
 SESSION_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_AGE = 12 * 60 * 60
@@ -116,29 +120,3 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 LOGGING = configure_logging(log_format=ENVIRONMENT.log_format, level=ENVIRONMENT.log_level)
-
-UNFOLD: dict[str, Any] = {
-    "SITE_TITLE": "Moorline",
-    "SITE_HEADER": "Moorline",
-    "SITE_SUBHEADER": "Private lines to your customers",
-    "SITE_SYMBOL": "anchor",
-    "SHOW_VIEW_ON_SITE": False,
-    # "DASHBOARD_CALLBACK": "portal.admin.dashboard.add_dashboard",
-    # "SIDEBAR": {"navigation": "portal.admin.dashboard.list_navigation"},
-    "COLORS": {
-        # A harbour blue.
-        "primary": {
-            "50": "oklch(97.5% .013 236)",
-            "100": "oklch(94.5% .028 236)",
-            "200": "oklch(89.5% .055 235)",
-            "300": "oklch(82% .095 234)",
-            "400": "oklch(73% .13 236)",
-            "500": "oklch(64% .14 240)",
-            "600": "oklch(55% .135 244)",
-            "700": "oklch(48% .115 246)",
-            "800": "oklch(42% .095 246)",
-            "900": "oklch(37% .075 248)",
-            "950": "oklch(28% .055 250)",
-        }
-    },
-}

@@ -15,7 +15,7 @@ class Customer(models.Model):
         unique=True,
         validators=[validate_customer_name],
         error_messages={"unique": "A customer of this name exists already. Choose another name."},
-        help_text="The namespace, and the last part of each address: acmeco in prod.acmeco. Cannot change.",
+        help_text="The namespace, and how addresses end: acmeco in prod.acmeco. Stays for ever.",
     )
     display_name = models.CharField(max_length=200, blank=True, help_text="The name as people write it.")
     contact_email = models.EmailField(blank=True, help_text="Whom to write to about this customer's tunnels.")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -36,7 +39,7 @@ class Tunnel(models.Model):
     name = models.CharField(
         max_length=LABEL_LENGTH,
         validators=[validate_tunnel_name],
-        help_text="The Service in the customer's namespace: prod in prod.acmeco. Cannot change.",
+        help_text="The Service in the customer's namespace: prod in prod.acmeco. Stays for ever.",
     )
     enabled = models.BooleanField(default=True, help_text="While off, its clients are disconnected and refused.")
     max_sessions = models.PositiveIntegerField(
@@ -60,6 +63,7 @@ class Tunnel(models.Model):
                 fields=["customer", "name"],
                 name="tunnel_name_is_unique_in_customer",
                 violation_error_message="This customer has a tunnel of this name already. Choose another name.",
+                violation_error_code="name_taken",
             ),
             models.CheckConstraint(name="tunnel_name_is_a_dns_label", condition=Q(name__regex=LETTER_LABEL_PATTERN)),
             models.CheckConstraint(
@@ -69,6 +73,18 @@ class Tunnel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.customer.name}/{self.name}"
+
+    def validate_constraints(self, exclude: Collection[str] | None = None) -> None:
+        """Say that a name is taken at the name, not above the form."""
+        try:
+            super().validate_constraints(exclude=exclude)
+        except ValidationError as error:
+            errors = error.error_dict
+            taken = [one for one in errors.get(NON_FIELD_ERRORS, []) if one.code == "name_taken"]
+            if taken:
+                errors[NON_FIELD_ERRORS] = [one for one in errors[NON_FIELD_ERRORS] if one not in taken]
+                errors.setdefault("name", []).extend(taken)
+            raise ValidationError({field: found for field, found in errors.items() if found}) from error
 
 
 class TunnelPort(models.Model):
@@ -99,7 +115,7 @@ class TunnelPort(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.port}"
+        return f"{self.get_kind_display()} {self.port}"
 
 
 class TunnelHost(models.Model):

@@ -1,0 +1,94 @@
+"""What the pages of all models have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.options import BaseModelAdmin
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from unfold.admin import ModelAdmin
+
+from portal.services.events import Actor
+
+
+def read_actor(request: HttpRequest) -> Actor:
+    """Say who sent a request, and from where."""
+    return Actor(name=request.user.get_username(), address=request.META.get("REMOTE_ADDR"))
+
+
+class ServiceAdmin(ModelAdmin):
+    """A model whose rows are written by services, one at a time."""
+
+    # Deleting ends sessions, so each deletion is a page of its own with what it will end.
+    actions: list[Any] = []
+    list_per_page = 50
+    warn_unsaved_form = True
+    compressed_fields = True
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
+
+    def list_consequences(self, obj: Any) -> list[str]:
+        """Say in sentences what deleting ``obj`` does."""
+        raise NotImplementedError
+
+    def get_deleted_objects(
+        self, objs: QuerySet[Any] | list[Any], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        # Who may delete a tunnel may delete its tokens and sessions, which have no delete permission of their own.
+        return [line for obj in objs for line in self.list_consequences(obj)], {}, set(), []
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ValidationError as error:
+            # The form found nothing wrong and the service did: somebody else was faster.
+            for message in error.messages:
+                messages.error(request, message)
+            return HttpResponseRedirect(request.get_full_path())
+
+    def confirm(
+        self,
+        request: HttpRequest,
+        obj: Model,
+        *,
+        title: str,
+        consequences: list[str],
+        button: str,
+        back: str,
+        act: Callable[[], Any],
+        done: str,
+    ) -> HttpResponse:
+        """Ask on GET, act on POST, then go back."""
+        if request.method == "POST":
+            act()
+            messages.success(request, done)
+            return HttpResponseRedirect(back)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.model._meta,
+            "object": obj,
+            "consequences": consequences,
+            "button": button,
+            "back": back,
+        }
+        return TemplateResponse(request, "admin/portal/confirm.html", context)
+
+
+class ReadOnly(BaseModelAdmin):
+    """Rows that staff look at and never change here."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

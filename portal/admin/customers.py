@@ -1,0 +1,145 @@
+"""Customers: list, create, change, suspend and resume, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from unfold.admin import TabularInline
+from unfold.decorators import action, display
+
+from portal import queries
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.labels import TUNNEL_COLORS
+from portal.models import Customer, Tunnel
+from portal.queries import TunnelState
+from portal.services import customers as services
+
+
+class TunnelInline(ReadOnly, TabularInline):
+    """The customer's tunnels; each leads to its own page."""
+
+    model = Tunnel
+    fields = readonly_fields = ["state_label", "live_clients", "port_list"]
+    show_change_link = True
+    extra = 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
+        return queries.annotate_tunnels(super().get_queryset(request)).prefetch_related("ports")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("portal.view_tunnel")
+
+    @display(description="State", label=TUNNEL_COLORS)
+    def state_label(self, tunnel: Any) -> str:
+        return TunnelState(tunnel.state).label
+
+    @display(description="Live clients")
+    def live_clients(self, tunnel: Any) -> int:
+        return tunnel.live_session_count
+
+    @display(description="TCP ports", empty_value="none")
+    def port_list(self, tunnel: Tunnel) -> str:
+        return ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == "tcp")
+
+
+@admin.register(Customer)
+class CustomerAdmin(ServiceAdmin):
+    list_display = ["name", "display_name", "standing", "tunnel_count", "connected_count", "created_at"]
+    list_filter = ["suspended"]
+    search_fields = ["name", "display_name", "contact_email"]
+    fields = ["name", "display_name", "contact_email"]
+    actions_detail = ["new_tunnel", "suspend", "resume"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
+        return queries.annotate_customers(super().get_queryset(request))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["name", "standing", "created_at"] if obj else []
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [*self.fields, "standing", "created_at"] if obj else self.fields
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
+        return [TunnelInline] if obj else []
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        pointless = "resume" if Customer.objects.filter(pk=object_id, suspended=False).exists() else "suspend"
+        return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
+
+    @display(description="Standing", label={"Active": "success", "Suspended": "warning"}, ordering="suspended")
+    def standing(self, customer: Customer) -> str:
+        return "Suspended" if customer.suspended else "Active"
+
+    @display(description="Tunnels", ordering="tunnel_count")
+    def tunnel_count(self, customer: Any) -> int:
+        return customer.tunnel_count
+
+    @display(description="Connected", ordering="connected_tunnel_count")
+    def connected_count(self, customer: Any) -> int:
+        return customer.connected_tunnel_count
+
+    def has_add_tunnel_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("portal.add_tunnel")
+
+    def save_model(self, request: HttpRequest, obj: Customer, form: ModelForm, change: bool) -> None:
+        data = form.cleaned_data
+        about = {"display_name": data["display_name"], "contact_email": data["contact_email"]}
+        if change:
+            services.update_customer(customer=obj, actor=read_actor(request), **about)
+        else:
+            obj.pk = services.create_customer(name=data["name"], actor=read_actor(request), **about).pk
+
+    def delete_model(self, request: HttpRequest, obj: Customer) -> None:
+        services.delete_customer(customer=obj, actor=read_actor(request))
+
+    def list_consequences(self, obj: Customer) -> list[str]:
+        live = queries.live_sessions().filter(tunnel__customer=obj).count()
+        tunnels = ", ".join(obj.tunnels.values_list("name", flat=True)) or "none"
+        return [
+            f"Its tunnels are deleted: {tunnels}.",
+            f"Its live sessions end, and with them every connection inside: {live}.",
+            "Its tokens open nothing any more. They cannot be brought back.",
+            "The events stay.",
+        ]
+
+    @action(description="New tunnel", icon="add", url_path="new-tunnel", permissions=["add_tunnel"])
+    def new_tunnel(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return HttpResponseRedirect(reverse("admin:portal_tunnel_add", query={"customer": object_id}))
+
+    @action(description="Suspend…", icon="pause", url_path="suspend", permissions=["change"])
+    def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        customer = get_object_or_404(Customer, pk=object_id)
+        live = queries.live_sessions().filter(tunnel__customer=customer).count()
+        return self.confirm(
+            request,
+            customer,
+            title=f"Suspend {customer}?",
+            consequences=[
+                f"Its live sessions end within seconds, and with them every connection inside: {live}.",
+                "Its clients are refused until you resume it. Tunnels and tokens stay as they are.",
+            ],
+            button="Suspend",
+            back=reverse("admin:portal_customer_change", args=[customer.pk]),
+            act=lambda: services.suspend_customer(customer=customer, actor=read_actor(request)),
+            done=f"{customer} is suspended.",
+        )
+
+    @action(description="Resume…", icon="play_arrow", url_path="resume", permissions=["change"])
+    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        customer = get_object_or_404(Customer, pk=object_id)
+        return self.confirm(
+            request,
+            customer,
+            title=f"Resume {customer}?",
+            consequences=["Its clients may connect again; they try by themselves."],
+            button="Resume",
+            back=reverse("admin:portal_customer_change", args=[customer.pk]),
+            act=lambda: services.resume_customer(customer=customer, actor=read_actor(request)),
+            done=f"{customer} is resumed.",
+        )

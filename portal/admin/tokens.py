@@ -1,0 +1,132 @@
+"""Tokens: look at them, mint one for a tunnel, revoke one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.admin import TabularInline
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from portal import queries
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.labels import TOKEN_COLORS
+from portal.models import Token
+from portal.queries import TokenState
+from portal.services import tokens as services
+
+NEVER = ""
+LIFETIMES = [(NEVER, "Never"), ("1", "In a day"), ("7", "In a week"), ("30", "In 30 days"), ("365", "In a year")]
+
+
+class MintForm(forms.Form):
+    """What is said about a token before it exists."""
+
+    name = forms.CharField(
+        max_length=100,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Where it will be used, such as the name of the customer's machine.",
+    )
+    expires = forms.ChoiceField(
+        choices=LIFETIMES,
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+        help_text="Its sessions end when it expires.",
+    )
+
+    def expires_at(self) -> datetime | None:
+        """Turn the chosen number of days into a time."""
+        days = self.cleaned_data["expires"]
+        return timezone.now() + timedelta(days=int(days)) if days else None
+
+
+class TokenColumns:
+    """How a token is shown in lists."""
+
+    @display(description="Begins with")
+    def shown_prefix(self, token: Token) -> str:
+        return f"{token.prefix}…"
+
+    @display(description="State", label=TOKEN_COLORS)
+    def state_label(self, token: Token) -> str:
+        return queries.token_state(token).label
+
+    @display(description="")
+    def revoke_link(self, token: Token) -> SafeString | str:
+        if queries.token_state(token) == TokenState.REVOKED:
+            return ""
+        url = reverse("admin:portal_token_revoke", args=[token.pk])
+        return format_html('<a class="text-red-600 dark:text-red-500" href="{}">Revoke…</a>', url)
+
+
+class TokenInline(TokenColumns, ReadOnly, TabularInline):
+    """The tokens of one tunnel."""
+
+    model = Token
+    verbose_name_plural = "Tokens"
+    fields = readonly_fields = [
+        "name",
+        "shown_prefix",
+        "state_label",
+        "created_at",
+        "created_by",
+        "expires_at",
+        "last_used_at",
+        "revoke_link",
+    ]
+    extra = 0
+    hide_title = True
+    per_page = 20
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("portal.view_token")
+
+
+@admin.register(Token)
+class TokenAdmin(TokenColumns, ReadOnly, ServiceAdmin):
+    list_display = ["name", "tunnel", "shown_prefix", "state_label", "created_at", "expires_at", "last_used_at"]
+    list_select_related = ["tunnel__customer"]
+    search_fields = ["name", "prefix", "tunnel__name", "tunnel__customer__name"]
+    fields = [
+        "tunnel",
+        "name",
+        "shown_prefix",
+        "state_label",
+        "created_at",
+        "created_by",
+        "expires_at",
+        "revoked_at",
+        "last_used_at",
+    ]
+    readonly_fields = fields
+    actions_detail = ["revoke"]
+
+    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("portal.change_token")
+
+    @action(description="Revoke…", icon="block", url_path="revoke", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        token = get_object_or_404(Token.objects.select_related("tunnel__customer"), pk=object_id)
+        live = queries.live_sessions(token.tunnel).filter(token=token).count()
+        return self.confirm(
+            request,
+            token,
+            title=f"Revoke {token} of {token.tunnel}?",
+            consequences=[
+                f"The live sessions that use it end within seconds, and with them every connection inside: {live}.",
+                "It opens the tunnel no more, and cannot be brought back.",
+            ],
+            button="Revoke",
+            back=reverse("admin:portal_tunnel_change", args=[token.tunnel_id]),
+            act=lambda: services.revoke_token(token=token, actor=read_actor(request)),
+            done=f"{token} is revoked.",
+        )

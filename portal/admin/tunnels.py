@@ -1,0 +1,256 @@
+"""Tunnels: list, create, change, enable and disable, mint a token, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from unfold.admin import TabularInline
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+from portal import queries
+from portal.addresses import client_command, client_url, service_name
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.labels import TUNNEL_COLORS
+from portal.admin.tokens import MintForm, TokenInline
+from portal.models import Session, Tunnel, TunnelPort
+from portal.queries import TunnelState
+from portal.services import tokens
+from portal.services import tunnels as services
+
+
+class TunnelForm(forms.ModelForm):
+    """What is desired of a tunnel; ports and host names as text."""
+
+    tcp_ports = forms.CharField(
+        label="TCP ports",
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "25060, 5432"}),
+        help_text="The ports it answers on inside the cluster, with commas or spaces between.",
+    )
+    host_names = forms.CharField(
+        label="HTTP host names",
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "placeholder": "identity1.local"}),
+        help_text="The names it answers to over HTTP, one a line. HTTP for any other name is the client's to decide.",
+    )
+
+    class Meta:
+        model = Tunnel
+        fields = ["customer", "name", "enabled", "tcp_ports", "host_names", "max_sessions", "max_streams"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            ports = self.instance.ports.filter(kind=TunnelPort.Kind.TCP).values_list("port", flat=True)
+            self.initial["tcp_ports"] = ", ".join(str(port) for port in ports)
+            self.initial["host_names"] = "\n".join(self.instance.hosts.values_list("name", flat=True))
+
+    def clean_tcp_ports(self) -> tuple[int, ...]:
+        return services.clean_tcp_ports(_split(self.cleaned_data["tcp_ports"]))
+
+    def clean_host_names(self) -> tuple[str, ...]:
+        return services.clean_host_names(_split(self.cleaned_data["host_names"]))
+
+
+class SessionInline(ReadOnly, TabularInline):
+    """The clients that are connected now."""
+
+    model = Session
+    verbose_name_plural = "Connected clients"
+    fields = readonly_fields = ["client", "client_address", "client_version", "gateway", "transport", "opened_at"]
+    extra = 0
+    hide_title = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
+        return super().get_queryset(request).filter(queries.IS_LIVE).select_related("token")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("portal.view_session")
+
+    @display(description="Token")
+    def client(self, session: Session) -> str:
+        return str(session.token) if session.token else "none"
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Choose tunnels by how they are now."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(TunnelState.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Tunnel]) -> QuerySet[Tunnel]:
+        return queryset.filter(state=self.value()) if self.value() else queryset
+
+
+@admin.register(Tunnel)
+class TunnelAdmin(ServiceAdmin):
+    form = TunnelForm
+    list_display = ["address", "customer", "state_label", "live_clients", "port_list", "host_list"]
+    list_filter = [StateFilter, "customer"]
+    search_fields = ["name", "customer__name", "customer__display_name", "hosts__name", "ports__port"]
+    autocomplete_fields = ["customer"]
+    actions_detail = ["mint_token", "enable", "disable"]
+    fieldsets = [
+        (None, {"fields": ["customer", "name", "enabled"]}),
+        ("What answers", {"fields": ["tcp_ports", "host_names"]}),
+        ("Limits", {"fields": ["max_sessions", "max_streams"], "classes": ["collapse"]}),
+    ]
+    status_fieldset = ("Now", {"fields": ["state_label", "address", "client_url", "listen_ports", "generation"]})
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
+        return queries.annotate_tunnels(super().get_queryset(request)).prefetch_related("ports", "hosts")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return [self.status_fieldset, *self.fieldsets] if obj else self.fieldsets
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return ["customer", "name", *self.status_fieldset[1]["fields"]] if obj else []
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
+        return [SessionInline, TokenInline] if obj else []
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        pointless = "enable" if Tunnel.objects.filter(pk=object_id, enabled=True).exists() else "disable"
+        return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
+
+    @display(description="Address", ordering="name")
+    def address(self, tunnel: Tunnel) -> str:
+        return service_name(tunnel)
+
+    @display(description="Clients dial")
+    def client_url(self, tunnel: Tunnel) -> str:
+        return client_url(tunnel)
+
+    @display(description="State", label=TUNNEL_COLORS, ordering="state")
+    def state_label(self, tunnel: Any) -> str:
+        return TunnelState(tunnel.state).label
+
+    @display(description="Clients", ordering="live_session_count")
+    def live_clients(self, tunnel: Any) -> int:
+        return tunnel.live_session_count
+
+    @display(description="TCP ports", empty_value="none")
+    def port_list(self, tunnel: Tunnel) -> str:
+        return ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == TunnelPort.Kind.TCP)
+
+    @display(description="HTTP host names", empty_value="none")
+    def host_list(self, tunnel: Tunnel) -> str:
+        return ", ".join(host.name for host in tunnel.hosts.all())
+
+    @display(description="Gateways listen")
+    def listen_ports(self, tunnel: Tunnel) -> str:
+        return ", ".join(f"{port} on {port.listen_port}" for port in tunnel.ports.all())
+
+    def has_mint_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return request.user.has_perm("portal.add_token")
+
+    def save_model(self, request: HttpRequest, obj: Tunnel, form: TunnelForm, change: bool) -> None:
+        data = form.cleaned_data
+        desired = {
+            field: data[field] for field in ("enabled", "tcp_ports", "host_names", "max_sessions", "max_streams")
+        }
+        if change:
+            services.update_tunnel(tunnel=obj, actor=read_actor(request), **desired)
+        else:
+            obj.pk = services.create_tunnel(
+                customer=data["customer"], name=data["name"], actor=read_actor(request), **desired
+            ).pk
+
+    def delete_model(self, request: HttpRequest, obj: Tunnel) -> None:
+        services.delete_tunnel(tunnel=obj, actor=read_actor(request))
+
+    def list_consequences(self, obj: Tunnel) -> list[str]:
+        return [
+            _sessions_end(obj),
+            f"{service_name(obj)} answers no more inside the cluster.",
+            f"Its tokens open nothing any more, {queries.active_tokens(obj).count()} of them in force. They cannot be"
+            " brought back.",
+            "The events stay.",
+        ]
+
+    @action(description="Mint a token", icon="key", url_path="mint-token", permissions=["mint"])
+    def mint_token(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return _mint_token(self, request, object_id)
+
+    @action(description="Enable…", icon="play_arrow", url_path="enable", permissions=["change"])
+    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        tunnel = get_object_or_404(Tunnel.objects.select_related("customer"), pk=object_id)
+        return self.confirm(
+            request,
+            tunnel,
+            title=f"Enable {tunnel}?",
+            consequences=["Its clients may connect again; they try by themselves."],
+            button="Enable",
+            back=reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
+            act=lambda: services.enable_tunnel(tunnel=tunnel, actor=read_actor(request)),
+            done=f"{tunnel} is enabled.",
+        )
+
+    @action(description="Disable…", icon="pause", url_path="disable", permissions=["change"])
+    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        tunnel = get_object_or_404(Tunnel.objects.select_related("customer"), pk=object_id)
+        return self.confirm(
+            request,
+            tunnel,
+            title=f"Disable {tunnel}?",
+            consequences=[_sessions_end(tunnel), "Its clients are refused until you enable it. Its tokens stay."],
+            button="Disable",
+            back=reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
+            act=lambda: services.disable_tunnel(tunnel=tunnel, actor=read_actor(request)),
+            done=f"{tunnel} is disabled.",
+        )
+
+
+@never_cache
+def _show_token(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """Show the plain text of a token on a page that no cache keeps: nobody sees it again."""
+    return TemplateResponse(request, "admin/portal/minted.html", context)
+
+
+def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
+    tunnel = get_object_or_404(Tunnel.objects.select_related("customer"), pk=object_id)
+    form = MintForm(request.POST or None)
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.model._meta,
+        "tunnel": tunnel,
+        "back": reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
+    }
+    if request.method == "POST" and form.is_valid():
+        token, plain_text = tokens.mint_token(
+            tunnel=tunnel,
+            name=form.cleaned_data["name"],
+            expires_at=form.expires_at(),
+            actor=read_actor(request),
+        )
+        messages.success(request, f"The token {token.name} was minted.")
+        context |= {
+            "title": f"Token for {tunnel}",
+            "token": token,
+            "plain_text": plain_text,
+            "command": client_command(tunnel, plain_text),
+        }
+        return _show_token(request, context)
+    context |= {"title": f"Mint a token for {tunnel}", "form": form}
+    return TemplateResponse(request, "admin/portal/mint.html", context)
+
+
+def _sessions_end(tunnel: Tunnel) -> str:
+    live = queries.live_sessions(tunnel).count()
+    return f"Its live sessions end within seconds, and with them every connection inside: {live}."
+
+
+def _split(text: str) -> list[str]:
+    return text.replace(",", " ").split()

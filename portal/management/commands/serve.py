@@ -1,0 +1,45 @@
+"""``manage.py serve``: run the portal, a gateway, or both in one Daphne process."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+
+class Command(BaseCommand):
+    help = "Serve the portal, a gateway, or both, until SIGTERM; then drain and stop."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--role", choices=["portal", "gateway", "all"], default="all", help="what to serve")
+        parser.add_argument("--bind", default="127.0.0.1", help="the address to listen on (default %(default)s)")
+        parser.add_argument(
+            "--port", type=int, default=settings.MOORLINE_PORT, help="the port (default MOORLINE_PORT: %(default)s)"
+        )
+        parser.add_argument(
+            "--drain-timeout",
+            type=float,
+            default=settings.MOORLINE_DRAIN_TIMEOUT,
+            help="seconds that streams may still take after SIGTERM (default MOORLINE_DRAIN_TIMEOUT: %(default)s)",
+        )
+        parser.add_argument(
+            "--transport",
+            choices=["native", "asgi"],
+            default="native",
+            help="native takes the sockets over from Daphne; asgi leaves them to it, slower (default %(default)s)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        from portal.config.asgi import Role, serve  # noqa: PLC0415 - only this command needs the data plane
+
+        failure = serve(
+            Role(options["role"]),
+            host=options["bind"],
+            port=options["port"],
+            native=options["transport"] == "native",
+            drain_timeout=options["drain_timeout"],
+        )
+        if failure:
+            raise CommandError(failure)
