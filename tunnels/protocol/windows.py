@@ -30,7 +30,7 @@ class SendWindow:
         self.credit -= size
 
     def grant(self, increment: int) -> None:
-        """Add what a WINDOW frame grants ("a credit never exceeds 2^31-1")."""
+        """Add what a WINDOW frame grants ("a credit that goes over 2^31-1 ends the session")."""
         self.credit += increment
         if self.credit > MAX_WINDOW:
             raise ProtocolError(ErrorCode.WINDOW_OVERRUN, f"a credit of {self.credit} bytes, over 2^31-1")
