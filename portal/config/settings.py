@@ -100,6 +100,7 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
+FORMAT_MODULE_PATH = ["portal.config.formats"]
 
 STATIC_URL = "/static/"
 STORAGES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -42,13 +42,14 @@ class Grant(Protocol):
         """How many streams a session may have at a time."""
 
 
-class Refused(Exception):  # noqa: N818 - a decision, not a fault
+class Refused(Exception):
     """The client may not connect: an HTTP *status* and a *reason* that tells it what to do."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, retry_after: int = 0) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,10 @@ class Directory(Protocol):
         """Return the grant as it is now; raises Refused where it no longer holds."""
         ...
 
+    async def gateway_started(self, gateway: str) -> None:
+        """Say that *gateway* starts: sessions it had in an earlier life are over."""
+        ...
+
     async def session_opened(self, report: SessionReport) -> None: ...
 
     async def session_closed(self, session_id: str, code: str, reason: str) -> None: ...
@@ -85,6 +90,6 @@ class Directory(Protocol):
         """Say that these sessions of *gateway* are live; called every 15 s."""
         ...
 
-    def changes(self) -> AsyncIterator[str]:
+    def changes(self) -> AsyncGenerator[str, None]:
         """Yield the id of each tunnel that has changed, for ever."""
         ...

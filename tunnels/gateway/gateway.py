@@ -1,0 +1,271 @@
+"""The gateway: an ASGI application at ``/<customer>/<tunnel>`` that admits clients and keeps what they serve alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .. import __version__
+from ..endpoint import ProbeResult, Timing
+from ..protocol import SUBPROTOCOL, ErrorCode, Target
+from ..transport.asgi import AsgiReceive, AsgiSend
+from .addresses import Network, client_address
+from .admission import Door, Scope, respond_plainly
+from .directory import Directory, Grant, Refused
+from .http import HttpLimits
+from .ledger import Ledger, describe
+from .registry import Registry
+from .session import GatewaySession
+from .throttle import Throttle
+from .tunnel import LiveTunnel, Place
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_INTERVAL: Final = 15.0  # seconds
+RENEW_INTERVAL: Final = 30.0  # seconds; a change that no notice told of is seen by then
+DIRECTORY_TIMEOUT: Final = 10.0  # seconds for one question to the portal
+MAX_TOKEN: Final = 256  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """What an installation sets: the gateway's *name*, where listeners bind, whose X-Forwarded-For is believed."""
+
+    name: str
+    listen_host: str = "127.0.0.1"
+    trusted_proxies: tuple[Network, ...] = ()
+    timing: Timing = field(default_factory=Timing)
+    http_limits: HttpLimits = field(default_factory=HttpLimits)
+
+
+class Gateway:
+    """Admits clients, holds their sessions, ends them when the portal says so, and drains.
+
+    ``await start()`` before the first client and ``await stop()`` at the end; the instance is the ASGI application.
+    On a server that has no start-up of its own (plain Daphne) the first client starts it.
+    """
+
+    def __init__(self, directory: Directory, options: GatewayOptions) -> None:
+        self.registry = Registry(Place(options.listen_host, options.http_limits))
+        self.draining = False
+        self._directory = directory
+        self._options = options
+        self._ledger = Ledger(directory)
+        self._throttle = Throttle()
+        self._notices = 0  # how many changes were told of
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Task[None] | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Tell the portal that this gateway begins anew, and listen to it from now on; once."""
+        if self._starting is None or (self._starting.done() and self._starting.exception() is not None):
+            self._starting = asyncio.create_task(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await asyncio.wait_for(self._directory.gateway_started(self._options.name), DIRECTORY_TIMEOUT)
+        self._ledger.start()
+        self._spawn(self._watch_changes())
+        self._spawn(self._renew_regularly())
+        self._spawn(self._send_heartbeats())
+
+    async def drain(self, timeout: float) -> None:
+        """Take no more clients and no more connections; let streams finish for *timeout* seconds, then close."""
+        self.draining = True
+        sessions = self.registry.sessions()
+        if sessions:
+            logger.info("draining: %d sessions have up to %.0f s to finish", len(sessions), timeout)
+        for tunnel in self.registry:
+            tunnel.stop_accepting()
+        for session in sessions:
+            session.endpoint.announce_end(ErrorCode.SHUTDOWN, timeout, "the gateway is stopping")
+        deadline = asyncio.get_running_loop().time() + timeout
+        while any(tunnel.streams for tunnel in self.registry):
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.sleep(min(left, 0.05))
+        for session in self.registry.sessions():
+            session.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
+
+    async def stop(self) -> None:
+        """End every session and every task; after :meth:`drain`, or instead of it."""
+        self.draining = True
+        for session in self.registry.sessions():
+            session.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
+        await self._ledger.stop(DIRECTORY_TIMEOUT)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- admission ----------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: AsgiReceive, send: AsgiSend) -> None:
+        if scope["type"] != "websocket":
+            await respond_plainly(send, Refused(426, "A tunnel is reached by a WebSocket: run the moorline client."))
+            return
+        await receive()  # websocket.connect
+        door = Door(scope, receive, send)
+        try:
+            session = await self._admit(scope)
+        except Refused as refused:
+            await door.refuse(refused)
+            return
+        try:
+            await door.accept(session.endpoint)
+        finally:
+            if session.endpoint.transport is None:
+                self.registry.remove(session)  # the upgrade came to nothing, or the session is over
+
+    async def _admit(self, scope: Scope) -> GatewaySession:
+        """Return the session of a client that may connect, with its place held; raises Refused."""
+        address = self._address_of(scope)
+        names = scope["url_route"]["kwargs"]
+        wanted = f"{names['customer']}/{names['tunnel']}"
+        try:
+            grant = await self._authorize(scope, address)
+        except Refused as refused:
+            logger.warning("refused %s for %s: %d %s", address, printable(wanted), refused.status, refused.reason)
+            raise
+        session = GatewaySession(
+            grant=grant,
+            gateway=self._options.name,
+            address=address,
+            agent=f"moorline-gateway/{__version__}",
+            opened=self._session_opened,
+            ended=self._session_ended,
+            timing=self._options.timing,
+        )
+        self.registry.add(session)
+        return session
+
+    async def _authorize(self, scope: Scope, address: str) -> Grant:
+        if self.draining:
+            raise Refused(503, "This gateway is stopping; connect again.", retry_after=1)
+        if SUBPROTOCOL not in (scope.get("subprotocols") or []):
+            raise Refused(426, f"This gateway speaks {SUBPROTOCOL}; update the moorline client.")
+        wait = self._throttle.wait_for(address)
+        if wait:
+            raise Refused(429, f"Too many wrong tokens from this address; wait {wait} s.", retry_after=wait)
+        names = scope["url_route"]["kwargs"]
+        notices = self._notices
+        try:
+            await self.start()
+            grant = await asyncio.wait_for(
+                self._directory.authorize(names["customer"], names["tunnel"], bearer_token(scope), address),
+                DIRECTORY_TIMEOUT,
+            )
+            if self._notices != notices:  # something changed while the portal was asked
+                grant = await asyncio.wait_for(self._directory.renew(grant), DIRECTORY_TIMEOUT)
+        except Refused as refused:
+            if refused.status == 401:
+                self._throttle.note_failure(address)
+            raise
+        except Exception as error:
+            logger.error("the portal could not be asked about a token: %s", describe(error))
+            raise Refused(503, "The provider's portal does not answer; this is retried.", retry_after=5) from error
+        self._throttle.note_success(address)
+        if self.registry.count_sessions(grant) >= grant.max_sessions:
+            raise Refused(
+                409,
+                f"The tunnel has its {grant.max_sessions} sessions already. Stop a client that is not needed, or ask "
+                "your provider for more.",
+            )
+        return grant
+
+    def _address_of(self, scope: Scope) -> str:
+        client = scope.get("client")
+        return client_address(client[0] if client else "unknown", scope["headers"], self._options.trusted_proxies)
+
+    # -- sessions -----------------------------------------------------------------------------------------------------
+
+    def _session_opened(self, session: GatewaySession) -> None:
+        client = session.client
+        logger.info("%s: connected, %s", session, client.agent if client else "")
+        self.registry.opened(session)
+        self._ledger.note_opened(session.report())
+
+    def _session_ended(self, session: GatewaySession, code: ErrorCode, reason: str) -> None:
+        logger.info("%s: ended, %s (%s)", session, reason or "closed", code.name)
+        self.registry.remove(session)
+        if session.opened_at is not None:
+            self._ledger.note_closed(session.session_id, code.name, reason)
+
+    async def probe(self, customer: str, tunnel: str, target: Target, timeout: float) -> ProbeResult:
+        """Have a client of the tunnel dial *target*; *timeout* in seconds."""
+        live = self.registry.find(customer, tunnel)
+        endpoint = next(live.candidates(), None) if live is not None else None
+        if endpoint is None:
+            return ProbeResult(ErrorCode.LOST, 0.0, "no client is connected")
+        return await endpoint.probe(target, timeout)
+
+    # -- what the portal says -----------------------------------------------------------------------------------------
+
+    async def _watch_changes(self) -> None:
+        async with aclosing(self._directory.changes()) as changes:
+            async for tunnel_id in changes:
+                self._notices += 1
+                tunnel = self.registry.get(tunnel_id)
+                if tunnel is not None:
+                    self._spawn(self._renew(tunnel))
+
+    async def _renew_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_INTERVAL)
+            for tunnel in self.registry:
+                await self._renew(tunnel)
+
+    async def _renew(self, tunnel: LiveTunnel) -> None:
+        """Ask again whether each token of a live tunnel holds, end the sessions of those that do not."""
+        tokens: dict[str, list[GatewaySession]] = {}
+        for session in tunnel.sessions:
+            tokens.setdefault(session.grant.token_id, []).append(session)
+        for sessions in tokens.values():
+            try:
+                grant = await asyncio.wait_for(self._directory.renew(sessions[0].grant), DIRECTORY_TIMEOUT)
+            except Refused as refused:
+                for session in sessions:
+                    session.endpoint.close(ErrorCode.REVOKED, refused.reason)
+            except Exception as error:
+                logger.error("%s: the portal could not be asked; its sessions go on: %s", tunnel, describe(error))
+            else:
+                for session in sessions:
+                    session.grant = grant
+                if any(session.usable for session in sessions):
+                    tunnel.apply(grant)
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
+            session_ids = [session.session_id for session in self.registry.sessions() if session.opened_at is not None]
+            try:
+                await asyncio.wait_for(self._directory.heartbeat(self._options.name, session_ids), DIRECTORY_TIMEOUT)
+            except Exception as error:
+                logger.error("the portal took no heartbeat: %s", describe(error))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def bearer_token(scope: Scope) -> str:
+    """Return the token of ``Authorization: Bearer`` (RFC 6750 section 2.1), or "" where there is none to use."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.decode("latin-1").partition(" ")
+            token = token.strip()
+            if scheme.lower() == "bearer" and len(token) <= MAX_TOKEN:
+                return str(token)
+    return ""
+
+
+def printable(text: str) -> str:
+    """Return *text* fit for a log line: what a stranger put into a path stays on the line."""
+    return text[:128] if text.isprintable() else ascii(text[:128])

@@ -1,0 +1,186 @@
+"""Daphne, with one thing more: after its routing and our authorization it gives the socket of a WebSocket away.
+
+Daphne puts inbound messages on an unbounded queue and has no back-pressure; the native transport on the same socket has
+neither fault and costs a tenth. Import this module before anything that imports Twisted's reactor: the event loop is
+chosen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvloop
+
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+from daphne.server import Server, twisted_loop  # noqa: E402 - Daphne makes its loop when imported
+from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
+from twisted.internet.error import CannotListenError  # noqa: E402
+
+from ..endpoint import Endpoint  # noqa: E402
+from ..transport.upgrade import accept_native  # noqa: E402
+from .admission import HANDOVER, Scope  # noqa: E402
+from .gateway import Gateway  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+UPGRADE_TIMEOUT: Final = 10.0  # seconds
+REQUESTS_TIMEOUT: Final = 5.0  # seconds that HTTP requests under way may still take when the server stops
+
+
+class TunnelProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no types
+    """A WebSocket of Daphne's that can be handed over before its upgrade is answered.
+
+    This is the scope extension :class:`tunnels.gateway.admission.Handover`.
+    """
+
+    taken = False
+
+    async def accept(self, endpoint: Endpoint, subprotocol: str) -> None:
+        """Run *endpoint* on the native transport, on this connection's own socket.
+
+        Raises ConnectionError where the client has gone meanwhile.
+        """
+        transport = self.transport
+        if self.state != self.STATE_CONNECTING or not transport.connected:
+            raise ConnectionResetError("the client has gone")
+        transport.pauseProducing()
+        sock = transport.getHandle().dup()
+        request = self._request_head() + self.data
+        self._let_go()
+        await accept_native(sock, request, endpoint, subprotocol=subprotocol, timeout=UPGRADE_TIMEOUT)
+
+    def refuse(self, response: bytes) -> None:
+        """Write *response* in place of the upgrade and close."""
+        if self.state == self.STATE_CONNECTING:
+            self.taken = self.muted = True
+            self.transport.write(response)
+            self.transport.loseConnection()
+
+    def check_timeouts(self) -> None:
+        if not self.taken:
+            super().check_timeouts()
+
+    def _request_head(self) -> bytes:
+        query = b"?" + self._raw_query_string if self._raw_query_string else b""
+        lines = [b"GET " + self.path + query + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self.clean_headers]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _let_go(self) -> None:
+        """Have Twisted and Autobahn end their part without touching the connection itself.
+
+        Twisted closes its own descriptor; without the shutdown that would go with it, ours lives on. What the two
+        held for this connection is freed then.
+        """
+        self.taken = self.muted = True
+        self.transport._shouldShutdown = False
+        self.transport.loseConnection()
+        del self.handshake_deferred
+
+
+WebSocketFactory.protocol = TunnelProtocol
+
+
+class TunnelServer(Server):  # type: ignore[misc]
+    """Daphne's server; with *native* it offers the hand-over to the application."""
+
+    def __init__(self, application: Callable[..., Any], *, host: str, port: int, native: bool = True) -> None:
+        endpoint = f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}:backlog=1024"
+        super().__init__(
+            application,
+            endpoints=[endpoint],
+            signal_handlers=False,
+            websocket_timeout=-1,  # Daphne's default ends every WebSocket after a day
+            websocket_handshake_timeout=int(UPGRADE_TIMEOUT),
+            server_name="moorline",
+        )
+        self.failure: str | None = None
+        self.port = port
+        self._host = host
+        self._native = native
+        self._listening: list[Any] = []
+
+    def create_application(self, protocol: Any, scope: Scope) -> Any:
+        if self._native and scope["type"] == "websocket":
+            scope["extensions"] = {HANDOVER: protocol}
+        return super().create_application(protocol, scope)
+
+    def listen_success(self, port: Any) -> None:
+        self._listening.append(port)
+        self.port = port.getHost().port
+        logger.info("listening on %s:%d", self._host, self.port)
+
+    def listen_error(self, failure: Any) -> None:
+        cause = failure.value.socketError if failure.check(CannotListenError) else failure.value
+        self.failure = (
+            f"can't listen on {self._host} port {self.port}: {getattr(cause, 'strerror', None) or cause}. "
+            "Free the port, or choose another with --port or MOORLINE_PORT."
+        )
+        self.stop()
+
+    async def stop_listening(self) -> None:
+        """Take no new connections; wait a little for the HTTP requests that are under way."""
+        listening, self._listening = self._listening, []
+        for port in listening:
+            port.stopListening()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + REQUESTS_TIMEOUT
+        while loop.time() < deadline and any(map(_is_request_under_way, self.connections.items())):
+            await asyncio.sleep(0.02)
+
+    def kill_all_applications(self) -> Any:
+        """Cancel what runs; Daphne's own fails over a connection whose application has returned."""
+        self.connections = {
+            protocol: details for protocol, details in self.connections.items() if "application_instance" in details
+        }
+        return super().kill_all_applications()
+
+
+def _is_request_under_way(item: tuple[Any, dict[str, Any]]) -> bool:
+    protocol, details = item
+    task = details.get("application_instance")
+    return task is not None and not task.done() and not isinstance(protocol, WebSocketProtocol)
+
+
+def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: float) -> str | None:
+    """Run until SIGTERM or SIGINT, drain for up to *drain_timeout* seconds, stop; a second signal stops at once.
+
+    Returns what went wrong in a sentence, or None.
+    """
+    loop = twisted_loop
+    stopping: asyncio.Task[None] | None = None
+
+    async def stop_calmly() -> None:
+        try:
+            await server.stop_listening()
+            if gateway is not None:
+                await gateway.drain(drain_timeout)
+                await gateway.stop()
+        finally:
+            server.stop()
+
+    def on_signal() -> None:
+        nonlocal stopping
+        if stopping is None:
+            logger.info("stopping")
+            stopping = loop.create_task(stop_calmly())
+        else:
+            logger.warning("stopping at once")
+            stopping.cancel()
+
+    try:
+        if gateway is not None:
+            loop.run_until_complete(gateway.start())
+    except Exception as error:
+        return f"the gateway could not start: {type(error).__name__}: {error}. Is the database there and migrated?"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    with contextlib.suppress(SystemExit):
+        server.run()
+    return server.failure

@@ -1,0 +1,58 @@
+"""Answer a WebSocket upgrade that somebody else has read, and run the native transport on the socket itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, Final
+
+from picows import WSAutoPingStrategy, WSUpgradeResponse, WSUpgradeResponseWithListener, picows
+
+from .base import MAX_MESSAGE, MessageReceiver
+from .native import NativeListener
+
+READ_BUFFER: Final = 16384  # bytes; picows grows it with what arrives
+
+_WSProtocol: Any = getattr(picows, "WSProtocol")  # noqa: B009 - it is there; its type is not
+
+
+async def accept_native(
+    sock: socket.socket, request: bytes, receiver: MessageReceiver, *, subprotocol: str, timeout: float
+) -> None:
+    """Answer the upgrade *request* that was read from *sock*, and give the open WebSocket to *receiver*.
+
+    Arguments: the raw request head and whatever was read behind it; the *subprotocol* to choose; *timeout* in seconds.
+    The socket is the transport's from now on. Raises OSError where it is gone.
+    """
+
+    def choose_listener(_request: object) -> WSUpgradeResponseWithListener:
+        headers = {"Sec-WebSocket-Protocol": subprotocol}
+        response = WSUpgradeResponse.create_101_response(extra_headers=headers)
+        return WSUpgradeResponseWithListener(response, NativeListener(receiver))
+
+    protocol = _WSProtocol(
+        None,
+        None,
+        False,
+        choose_listener,
+        logging.getLogger("picows"),
+        True,
+        timeout,
+        False,  # liveness is the protocol's PING, which passes every proxy
+        20,
+        20,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        True,
+        MAX_MESSAGE,
+        None,
+        READ_BUFFER,
+    )
+    sock.setblocking(False)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+    view = protocol.get_buffer(len(request))
+    if len(view) < len(request):
+        protocol.transport.disconnect(graceful=False)
+        raise ConnectionAbortedError("the upgrade request is too large")
+    view[: len(request)] = request
+    protocol.buffer_updated(len(request))
