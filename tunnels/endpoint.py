@@ -102,6 +102,7 @@ class Endpoint:
         self._ring_planned = False
         self._congested = False
         self._ended: tuple[ErrorCode, str] | None = None
+        self._last_word: tuple[ErrorCode, str] | None = None  # the peer's GOAWAY with no time left
         self._probes: dict[int, asyncio.Future[ProbeResult]] = {}
 
     # -- the transport's side -----------------------------------------------------------------------------------------
@@ -143,7 +144,9 @@ class Endpoint:
         self._run_ring()
 
     def transport_lost(self, code: int, reason: str) -> None:
-        self._end(ErrorCode.from_close_code(code), reason or f"the WebSocket closed with {code}")
+        # GOAWAY says why; a close code may not pass every server and its reason not any.
+        end = self._last_word or (ErrorCode.from_close_code(code), reason or f"the WebSocket closed with {code}")
+        self._end(*end)
         self.transport = None
 
     # -- the owner's side ---------------------------------------------------------------------------------------------
@@ -326,6 +329,8 @@ class Endpoint:
         elif isinstance(event, ev.ExposureChanged):
             self._handler.exposure_changed(event.exposure)
         elif isinstance(event, ev.GoawayReceived):
+            if not event.deadline:
+                self._last_word = (event.code, event.reason)
             self._handler.session_draining(event.code, event.deadline, event.reason)
         elif isinstance(event, ev.SessionOpened):
             self._session_opened(event.hello)

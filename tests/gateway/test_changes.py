@@ -115,7 +115,7 @@ async def test_a_silent_peer_is_given_up(start_gateway: StartGateway) -> None:
 
 
 async def test_an_idle_session_is_kept_by_answers(start_gateway: StartGateway, connect_client: ConnectClient) -> None:
-    gateway = await start_gateway("native", timing={"idle": 0.05, "answer": 5.0})
+    gateway = await start_gateway("native")
     client = await connect_client(gateway, timing=Timing(idle=0.05, answer=5.0))
 
     def measured_often() -> bool:
