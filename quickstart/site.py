@@ -8,7 +8,7 @@ from quickstart.checks import answers_as, answers_sql
 from quickstart.children import Children, Command
 from quickstart.ports import LOOPBACK, find_free_port
 from quickstart.postgres import find_site, make_cluster, start_postgres
-from quickstart.settings import CHECKOUT, CUSTOMER, HOSTS, TCP_PORT, TUNNEL, Settings
+from quickstart.settings import CHECKOUT, CUSTOMER, DRAIN_SECONDS, HOSTS, TCP_PORT, TUNNEL, Settings
 from quickstart.state import State
 
 READY_SECONDS = 30.0
@@ -60,7 +60,7 @@ class Site:
         command: list[str | Path] = [
             *(Path(sys.executable).with_name("moorline"), "client"),
             *("--url", f"ws://{LOOPBACK}:{self._settings.portal_port}/{CUSTOMER}/{TUNNEL}"),
-            *("--token-file", token_file),
+            *("--token-file", token_file, "--drain-timeout", str(DRAIN_SECONDS)),
             *(word for upstream in upstreams for word in ("--upstream", upstream)),
         ]
         # Not through the proxy that a developer's machine may have.
