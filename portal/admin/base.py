@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from unfold.admin import ModelAdmin
 
 from portal.services.events import Actor
@@ -28,6 +29,7 @@ class ServiceAdmin(ModelAdmin):
     actions: list[Any] = []
     list_per_page = 50
     warn_unsaved_form = True
+    delete_confirmation_template = "admin/portal/confirm.html"
     compressed_fields = True
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
@@ -42,6 +44,20 @@ class ServiceAdmin(ModelAdmin):
     ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
         # Who may delete a tunnel may delete its tokens and sessions, which have no delete permission of their own.
         return [line for obj in objs for line in self.list_consequences(obj)], {}, set(), []
+
+    def render_delete_form(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+        question = {
+            "title": f"Delete {context['object']}?",
+            "consequences": context["deleted_objects"],
+            "button": "Delete",
+            "variant": "danger",
+            "back": self._address_of(context["object"]),
+        }
+        return super().render_delete_form(request, context | question)
+
+    def _address_of(self, obj: Model) -> str:
+        options = self.model._meta
+        return reverse(f"admin:{options.app_label}_{options.model_name}_change", args=[obj.pk])
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
@@ -73,7 +89,7 @@ class ServiceAdmin(ModelAdmin):
             **self.admin_site.each_context(request),
             "title": title,
             "opts": self.model._meta,
-            "object": obj,
+            "original": obj,
             "consequences": consequences,
             "button": button,
             "back": back,

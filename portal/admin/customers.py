@@ -10,12 +10,15 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 
 from portal import queries
+from portal.addresses import service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
-from portal.admin.labels import TUNNEL_COLORS
+from portal.admin.labels import label_customer, label_tunnel
 from portal.models import Customer, Tunnel
 from portal.queries import TunnelState
 from portal.services import customers as services
@@ -25,9 +28,9 @@ class TunnelInline(ReadOnly, TabularInline):
     """The customer's tunnels; each leads to its own page."""
 
     model = Tunnel
-    fields = readonly_fields = ["state_label", "live_clients", "port_list"]
-    show_change_link = True
+    fields = readonly_fields = ["address_link", "state_label", "live_clients", "port_list"]
     extra = 0
+    hide_title = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
         return queries.annotate_tunnels(super().get_queryset(request)).prefetch_related("ports")
@@ -35,9 +38,16 @@ class TunnelInline(ReadOnly, TabularInline):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("portal.view_tunnel")
 
-    @display(description="State", label=TUNNEL_COLORS)
-    def state_label(self, tunnel: Any) -> str:
-        return TunnelState(tunnel.state).label
+    @display(description="Address")
+    def address_link(self, tunnel: Tunnel) -> SafeString:
+        url = reverse("admin:portal_tunnel_change", args=[tunnel.pk])
+        return format_html(
+            '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', url, service_name(tunnel)
+        )
+
+    @display(description="State")
+    def state_label(self, tunnel: Any) -> SafeString:
+        return label_tunnel(TunnelState(tunnel.state))
 
     @display(description="Live clients")
     def live_clients(self, tunnel: Any) -> int:
@@ -72,9 +82,9 @@ class CustomerAdmin(ServiceAdmin):
         pointless = "resume" if Customer.objects.filter(pk=object_id, suspended=False).exists() else "suspend"
         return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
 
-    @display(description="Standing", label={"Active": "success", "Suspended": "warning"}, ordering="suspended")
-    def standing(self, customer: Customer) -> str:
-        return "Suspended" if customer.suspended else "Active"
+    @display(description="Standing", ordering="suspended")
+    def standing(self, customer: Customer) -> SafeString:
+        return label_customer(customer.suspended)
 
     @display(description="Tunnels", ordering="tunnel_count")
     def tunnel_count(self, customer: Any) -> int:

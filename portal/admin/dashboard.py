@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from portal import queries
 from portal.addresses import service_name
-from portal.admin.labels import TUNNEL_COLORS
+from portal.admin.labels import label_tunnel
 from portal.queries import TunnelState
 
 SHOWN_TUNNELS = 100
@@ -37,13 +37,11 @@ def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
 
 
 def _describe(tunnel: Any) -> dict[str, Any]:
-    state = TunnelState(tunnel.state).label
     return {
         "pk": tunnel.pk,
         "address": service_name(tunnel),
         "customer": tunnel.customer.display_name or tunnel.customer.name,
-        "state": state,
-        "color": TUNNEL_COLORS[state],
+        "label": label_tunnel(TunnelState(tunnel.state)),
         "clients": tunnel.live_session_count,
         "ports": ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"),
         "hosts": ", ".join(host.name for host in tunnel.hosts.all()),

@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from portal.admin.base import ReadOnly
+from portal.admin.labels import label_session
 from portal.models import Event, Session
 
 
@@ -37,9 +38,9 @@ class SessionAdmin(ReadOnly, ModelAdmin):
     list_select_related = ["tunnel__customer"]
     search_fields = ["tunnel__name", "tunnel__customer__name", "client_address", "client_instance"]
 
-    @display(description="State", label={"Live": "success", "Closed": "default"})
-    def state_label(self, session: Session) -> str:
-        return "Live" if session.closed_at is None else "Closed"
+    @display(description="State")
+    def state_label(self, session: Session) -> SafeString:
+        return label_session(session)
 
 
 @admin.register(Event)

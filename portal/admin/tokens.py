@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
-from portal.admin.labels import TOKEN_COLORS
+from portal.admin.labels import label_token
 from portal.models import Token
 from portal.queries import TokenState
 from portal.services import tokens as services
@@ -56,9 +56,9 @@ class TokenColumns:
     def shown_prefix(self, token: Token) -> str:
         return f"{token.prefix}…"
 
-    @display(description="State", label=TOKEN_COLORS)
-    def state_label(self, token: Token) -> str:
-        return queries.token_state(token).label
+    @display(description="State")
+    def state_label(self, token: Token) -> SafeString:
+        return label_token(token)
 
     @display(description="")
     def revoke_link(self, token: Token) -> SafeString | str:

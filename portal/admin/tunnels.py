@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.safestring import SafeString
 from django.views.decorators.cache import never_cache
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
@@ -19,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from portal import queries
 from portal.addresses import client_command, client_url, service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
-from portal.admin.labels import TUNNEL_COLORS
+from portal.admin.labels import label_tunnel
 from portal.admin.tokens import MintForm, TokenInline
 from portal.models import Session, Tunnel, TunnelPort
 from portal.queries import TunnelState
@@ -133,9 +134,9 @@ class TunnelAdmin(ServiceAdmin):
     def client_url(self, tunnel: Tunnel) -> str:
         return client_url(tunnel)
 
-    @display(description="State", label=TUNNEL_COLORS, ordering="state")
-    def state_label(self, tunnel: Any) -> str:
-        return TunnelState(tunnel.state).label
+    @display(description="State", ordering="state")
+    def state_label(self, tunnel: Any) -> SafeString:
+        return label_tunnel(TunnelState(tunnel.state))
 
     @display(description="Clients", ordering="live_session_count")
     def live_clients(self, tunnel: Any) -> int:
@@ -225,7 +226,7 @@ def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) 
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.model._meta,
-        "tunnel": tunnel,
+        "original": tunnel,
         "back": reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
     }
     if request.method == "POST" and form.is_valid():

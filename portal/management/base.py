@@ -64,9 +64,7 @@ def say_errors() -> Iterator[None]:
         raise CommandError("; ".join(lines)) from error
     except DatabaseError as error:
         message = " ".join(str(error).split())
-        raise CommandError(
-            f"The database does not answer as it should ({message}). Was manage.py migrate run?"
-        ) from error
+        raise CommandError(f"The database failed ({message}). Was manage.py migrate run?") from error
 
 
 def write_secret(path: Path, secret: str) -> None:

@@ -49,7 +49,7 @@ def open_session(
     try:
         with transaction.atomic():
             session, _ = Session.objects.get_or_create(
-                session_id=session_id,
+                session_id=UUID(str(session_id)),
                 defaults={
                     "tunnel_id": Tunnel.objects.only("pk").get(pk=tunnel_id).pk,
                     "token_id": int(token_id),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 
 from portal.management.base import read_actor, say_errors, write_secret
 from portal.services.staff import create_admin
@@ -32,15 +33,15 @@ class Command(BaseCommand):
         if made_up and file is None and not options["print_password"]:
             raise CommandError("Set MOORLINE_ADMIN_PASSWORD, or add --password-file FILE or --print-password.")
         password = password or secrets.token_urlsafe(PASSWORD_BYTES)
-        with say_errors():
+        with say_errors(), transaction.atomic():
             user, is_new = create_admin(
                 username=options["username"], password=password, email=options["email"], actor=read_actor()
             )
+            if is_new and made_up and file is not None:
+                write_secret(file, password)
         if not is_new:
             self.stdout.write(f"{user} exists.")
             return
-        if made_up and file is not None:
-            write_secret(file, password)
         self.stdout.write(f"Created {user}.")
         if options["print_password"]:
             self.stdout.write(password)

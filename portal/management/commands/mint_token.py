@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 from django.utils import timezone
 
 from portal import queries
@@ -31,7 +32,8 @@ class Command(BaseCommand):
             raise CommandError("--expires-in-days takes a number from 1 to 36500.")
         if options["if_absent"] and output is None:
             raise CommandError("--if-absent needs --output.")
-        with say_errors():
+        # A token whose plain text could not be written is not kept either.
+        with say_errors(), transaction.atomic():
             tunnel = find_tunnel(options["tunnel"])
             if options["if_absent"] and _holds_active_token(output, tunnel):
                 self.stdout.write(f"{output} holds a token for {tunnel}.")
@@ -42,10 +44,11 @@ class Command(BaseCommand):
                 expires_at=timezone.now() + timedelta(days=days) if days else None,
                 actor=read_actor(),
             )
+            if output is not None:
+                write_secret(output, plain_text)
         if output is None:
             self.stdout.write(plain_text)
         else:
-            write_secret(output, plain_text)
             self.stdout.write(f"Minted a token for {tunnel}; {output} holds it.")
 
 
