@@ -166,7 +166,7 @@ def pack_exposure(exposure: Exposure) -> bytes:
 
 def _cut(reason: str) -> bytes:
     """Encode *reason*, at most MAX_REASON bytes, never in the middle of a character."""
-    return reason.encode()[:MAX_REASON].decode("utf-8", "ignore").encode()
+    return reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore").encode()
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------
