@@ -84,6 +84,11 @@ class Bridge(ABC):
 
     # -- for the two kinds --------------------------------------------------------------------------------------------
 
+    @property
+    @abstractmethod
+    def _connected(self) -> bool:
+        """Whether the connection is there."""
+
     @abstractmethod
     def _shutdown_writing(self) -> None:
         """Half-close the socket: the peer's last byte has been written."""
@@ -93,7 +98,8 @@ class Bridge(ABC):
         """Let go of the socket, with a reset where the other end must see an error."""
 
     def _finish_writing(self) -> None:
-        if not self._fin_written:
+        # A FIN that comes while the upstream is still dialled waits for the connection, as held bytes do.
+        if self._connected and not self._fin_written:
             self._fin_written = True
             self._shutdown_writing()
             self._end_if_done()
@@ -230,6 +236,10 @@ class SocketBridge(Bridge):
             self._reading = False
             self._loop.remove_reader(self._fd)
 
+    @property
+    def _connected(self) -> bool:
+        return self._socket is not None
+
     def _shutdown_writing(self) -> None:
         if self._socket is not None:
             try:
@@ -357,6 +367,10 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
             self._write(held)
         if self._fin_received:
             self._finish_writing()
+
+    @property
+    def _connected(self) -> bool:
+        return self._transport is not None
 
     def _shutdown_writing(self) -> None:
         if self._transport is None:
