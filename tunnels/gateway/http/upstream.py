@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from ...endpoint import Endpoint, StreamHandler
 from ...protocol import ErrorCode, Stream, Target
 from .framing import Body, EndlessBody
-from .grammar import HEAD_END, BadMessage
+from .grammar import HEAD_END, BadMessage, has_misplaced_bytes
 from .requests import Request
 from .responses import Response, read_response
 
@@ -198,10 +198,10 @@ class UpstreamStream:
             if self._head:
                 data, self._head = self._head + data, b""
             end = data.find(HEAD_END, at) + 4
+            if (end if end >= 4 else len(data)) - at > MAX_HEAD:
+                raise BadMessage(502, "BAD_RESPONSE", f"the upstream's response head is over {MAX_HEAD} bytes")
             if end < 4:
-                if len(data) - at > MAX_HEAD:
-                    raise BadMessage(502, "BAD_RESPONSE", f"the upstream's response head is over {MAX_HEAD} bytes")
-                self._head = data[at:]
+                self._head = self._begin_head(data[at:])
                 if out:
                     receiver.write(b"".join(out))
                 return False, False
@@ -225,6 +225,11 @@ class UpstreamStream:
             at = body.take(data, at, out)
         receiver.write(out[0] if len(out) == 1 else b"".join(out))
         return body.done, at < len(data)
+
+    def _begin_head(self, data: bytes) -> bytes:
+        if has_misplaced_bytes(data):
+            raise BadMessage(502, "BAD_RESPONSE", "the upstream sent bytes that no HTTP response holds")
+        return data
 
     def _end(self, receiver: ResponseReceiver, *, reusable: bool) -> None:
         self._request = self._body = None
