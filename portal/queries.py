@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import (
     Case,
@@ -61,7 +62,7 @@ def live_sessions(tunnel: Tunnel | None = None) -> QuerySet[Session]:
     return sessions if tunnel is None else sessions.filter(tunnel=tunnel)
 
 
-def annotate_tunnels(tunnels: QuerySet[Tunnel]) -> QuerySet[Tunnel]:
+def annotate_tunnels(tunnels: QuerySet[Tunnel]) -> QuerySet[Any]:
     """Add ``live_session_count`` and ``state`` (a `TunnelState`) to each tunnel, in the same query."""
     sessions = Session.objects.filter(tunnel=OuterRef("pk")).order_by()
     live_count = sessions.filter(IS_LIVE).values("tunnel").annotate(count=Count("pk")).values("count")
@@ -82,7 +83,7 @@ def annotate_tunnels(tunnels: QuerySet[Tunnel]) -> QuerySet[Tunnel]:
     )
 
 
-def tunnels_with_state() -> QuerySet[Tunnel]:
+def tunnels_with_state() -> QuerySet[Any]:
     """Find all tunnels with ``state`` and ``live_session_count``, their ports and host names: three queries."""
     return annotate_tunnels(Tunnel.objects.all()).prefetch_related("ports", "hosts")
 
@@ -93,7 +94,7 @@ def tunnel_state(tunnel: Tunnel) -> TunnelState:
     return TunnelState(states.get())
 
 
-def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Customer]:
+def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Any]:
     """Add ``tunnel_count`` and ``connected_tunnel_count`` to each customer, in the same query."""
     tunnels = Tunnel.objects.filter(customer=OuterRef("pk")).order_by()
     connected = tunnels.filter(Exists(Session.objects.filter(IS_LIVE, tunnel=OuterRef("pk"))))
@@ -105,7 +106,7 @@ def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Customer]:
     return customers.annotate(tunnel_count=count(tunnels), connected_tunnel_count=count(connected))
 
 
-def customers_with_counts() -> QuerySet[Customer]:
+def customers_with_counts() -> QuerySet[Any]:
     """Find all customers with ``tunnel_count`` and ``connected_tunnel_count``: one query."""
     return annotate_customers(Customer.objects.all())
 

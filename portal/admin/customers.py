@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -28,7 +28,8 @@ class TunnelInline(ReadOnly, TabularInline):
     """The customer's tunnels; each leads to its own page."""
 
     model = Tunnel
-    fields = readonly_fields = ["address_link", "state_label", "live_clients", "port_list"]
+    fields: ClassVar[list[Any]] = ["address_link", "state_label", "live_clients", "port_list"]
+    readonly_fields = fields
     extra = 0
     hide_title = True
 

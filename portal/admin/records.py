@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -49,7 +49,7 @@ class EventAdmin(ReadOnly, ModelAdmin):
     list_display_links = ["when"]
     list_filter = ["verb"]
     search_fields = ["actor", "verb", "customer_name", "tunnel_name"]
-    fields = [
+    fields: ClassVar[list[Any]] = [
         "when",
         "actor",
         "source_address",

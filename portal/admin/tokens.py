@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -73,7 +73,7 @@ class TokenInline(TokenColumns, ReadOnly, TabularInline):
 
     model = Token
     verbose_name_plural = "Tokens"
-    fields = readonly_fields = [
+    fields: ClassVar[list[Any]] = [
         "name",
         "shown_prefix",
         "state_label",
@@ -83,6 +83,7 @@ class TokenInline(TokenColumns, ReadOnly, TabularInline):
         "last_used_at",
         "revoke_link",
     ]
+    readonly_fields = fields
     extra = 0
     hide_title = True
     per_page = 20
@@ -96,7 +97,7 @@ class TokenAdmin(TokenColumns, ReadOnly, ServiceAdmin):
     list_display = ["name", "tunnel", "shown_prefix", "state_label", "created_at", "expires_at", "last_used_at"]
     list_select_related = ["tunnel__customer"]
     search_fields = ["name", "prefix", "tunnel__name", "tunnel__customer__name"]
-    fields = [
+    fields: ClassVar[list[Any]] = [
         "tunnel",
         "name",
         "shown_prefix",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -67,7 +67,8 @@ class SessionInline(ReadOnly, TabularInline):
 
     model = Session
     verbose_name_plural = "Connected clients"
-    fields = readonly_fields = ["client", "client_address", "client_version", "gateway", "transport", "opened_at"]
+    fields: ClassVar[list[Any]] = ["client", "client_address", "client_version", "gateway", "transport", "opened_at"]
+    readonly_fields = fields
     extra = 0
     hide_title = True
 
@@ -91,7 +92,7 @@ class StateFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return list(TunnelState.choices)
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Tunnel]) -> QuerySet[Tunnel]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(state=self.value()) if self.value() else queryset
 
 

@@ -20,7 +20,7 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
     if log_format == "json":
         renderers += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
-        renderers += [structlog.dev.ConsoleRenderer(colors=False)]
+        renderers += [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -8,6 +8,7 @@ from django.db.models import F
 from portal.models import Customer
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
+from portal.services.rows import insert_row
 
 
 @transaction.atomic
@@ -18,8 +19,7 @@ def create_customer(*, name: str, display_name: str = "", contact_email: str = "
         ValidationError: keyed by field.
     """
     customer = Customer(name=name, display_name=display_name, contact_email=contact_email)
-    customer.full_clean()
-    customer.save(force_insert=True)
+    insert_row(customer)
     record_event(actor=actor, verb="customer.create", customer=customer)
     return customer
 

@@ -16,6 +16,7 @@ from portal.models.names import validate_host_name
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
 from portal.services.ports import add_port
+from portal.services.rows import insert_row
 
 
 def clean_tcp_ports(ports: Iterable[int | str]) -> tuple[int, ...]:
@@ -97,7 +98,7 @@ def create_tunnel(
         if value is not None:
             setattr(tunnel, field, value)
     ports, hosts = _clean(tunnel, tcp_ports, host_names)
-    tunnel.save(force_insert=True)
+    insert_row(tunnel)
     with _at_field("tcp_ports"):
         add_port(tunnel, TunnelPort.Kind.HTTP, HTTP_PORT)
         for port in ports:

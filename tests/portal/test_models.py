@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from portal.models import Customer, Token, Tunnel, TunnelHost, TunnelPort
 
@@ -49,6 +50,10 @@ def test_rows_say_what_they_are(acmeco: Customer, prod: Tunnel, token: str) -> N
     assert [str(acmeco), str(prod), str(row)] == ["acmeco", "acmeco/prod", f"laptop ({token[:10]}…)"]
     assert [str(port) for port in prod.ports.all()] == ["HTTP 8000", "TCP 25060"]
     assert [str(host) for host in prod.hosts.all()] == ["identity1.local"]
+
+
+def test_the_database_is_the_one_that_was_asked_for() -> None:
+    assert connection.vendor == ("postgresql" if "TEST_DATABASE_URL" in os.environ else "sqlite")
 
 
 def test_no_migration_is_missing(db: None) -> None:
