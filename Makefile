@@ -53,7 +53,7 @@ test-wide: $(STAMP)  ## Run the tests that need nginx, HAProxy and other program
 	$(BIN)/python -m pytest -m wide $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP)  ## Compare direct, two HAProxy in a row and Moorline (BENCH_SECONDS=10)
+bench: $(STAMP)  ## Compare direct, two HAProxy in a row and Moorline (BENCH_SECONDS=5 a run)
 	$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lint
