@@ -80,8 +80,8 @@ class Children:
         self._running: list[Child] = []
         self._hurry = asyncio.Event()
 
-    async def start(self, name: str, command: Command) -> None:
-        """Start a process that is meant to run until `stop`.
+    async def start(self, name: str, command: Command) -> Child:
+        """Start a process that is meant to run until `stop`, and return it.
 
         Args:
             name: what messages and the log file call it.
@@ -90,7 +90,9 @@ class Children:
         Raises:
             StartFailed: the program can't be run.
         """
-        self._running.append(await self._spawn(name, command))
+        child = await self._spawn(name, command)
+        self._running.append(child)
+        return child
 
     async def run(self, name: str, command: Command, limit: float) -> None:
         """Run a process to its end.

@@ -6,12 +6,17 @@ import shutil
 import pytest
 
 
+def find_program(name: str) -> str | None:
+    """Return the path of a program on PATH or among the administrator's; None where there is none."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
 def require_program(name: str) -> str:
     """Return the path of a program on PATH; skip the test where there is none.
 
     With MOORLINE_REQUIRE_ALL set, as .ci/run does, the test fails instead: no tier is left out unnoticed.
     """
-    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    path = find_program(name)
     if path is not None:
         return path
     missing = f"{name} is not installed: apt-get install {name}"
