@@ -88,6 +88,19 @@ def tunnels_with_state() -> QuerySet[Any]:
     return annotate_tunnels(Tunnel.objects.all()).prefetch_related("ports", "hosts")
 
 
+def tunnels_by_need() -> QuerySet[Any]:
+    """Find the same, those first that need a look."""
+    order = [
+        TunnelState.DISCONNECTED,
+        TunnelState.NEVER_CONNECTED,
+        TunnelState.CONNECTED,
+        TunnelState.SUSPENDED,
+        TunnelState.DISABLED,
+    ]
+    need = Case(*(When(state=state, then=Value(place)) for place, state in enumerate(order)))
+    return tunnels_with_state().order_by(need, "customer__name", "name")
+
+
 def tunnel_state(tunnel: Tunnel) -> TunnelState:
     """Say how one tunnel is now."""
     states = annotate_tunnels(Tunnel.objects.filter(pk=tunnel.pk)).values_list("state", flat=True)

@@ -14,12 +14,24 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.admin import ModelAdmin
 
+from portal.models import Session
 from portal.services.events import Actor
 
 
 def read_actor(request: HttpRequest) -> Actor:
     """Say who sent a request, and from where."""
     return Actor(name=request.user.get_username(), address=request.META.get("REMOTE_ADDR"))
+
+
+def say_sessions_end(sessions: QuerySet[Session]) -> str:
+    """Say what becomes of live sessions."""
+    match sessions.count():
+        case 0:
+            return "No session is live."
+        case 1:
+            return "1 live session ends within seconds, and with it every connection inside."
+        case count:
+            return f"{count} live sessions end within seconds, and with them every connection inside."
 
 
 class ServiceAdmin(ModelAdmin):

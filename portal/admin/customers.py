@@ -17,7 +17,7 @@ from unfold.decorators import action, display
 
 from portal import queries
 from portal.addresses import service_name
-from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
 from portal.admin.labels import label_customer, label_tunnel
 from portal.models import Customer, Tunnel
 from portal.queries import TunnelState
@@ -110,11 +110,10 @@ class CustomerAdmin(ServiceAdmin):
         services.delete_customer(customer=obj, actor=read_actor(request))
 
     def list_consequences(self, obj: Customer) -> list[str]:
-        live = queries.live_sessions().filter(tunnel__customer=obj).count()
         tunnels = ", ".join(obj.tunnels.values_list("name", flat=True)) or "none"
         return [
             f"Its tunnels are deleted: {tunnels}.",
-            f"Its live sessions end, and with them every connection inside: {live}.",
+            say_sessions_end(queries.live_sessions().filter(tunnel__customer=obj)),
             "Its tokens open nothing any more. They cannot be brought back.",
             "The events stay.",
         ]
@@ -126,13 +125,12 @@ class CustomerAdmin(ServiceAdmin):
     @action(description="Suspend…", icon="pause", url_path="suspend", permissions=["change"])
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         customer = get_object_or_404(Customer, pk=object_id)
-        live = queries.live_sessions().filter(tunnel__customer=customer).count()
         return self.confirm(
             request,
             customer,
             title=f"Suspend {customer}?",
             consequences=[
-                f"Its live sessions end within seconds, and with them every connection inside: {live}.",
+                say_sessions_end(queries.live_sessions().filter(tunnel__customer=customer)),
                 "Its clients are refused until you resume it. Tunnels and tokens stay as they are.",
             ],
             button="Suspend",

@@ -13,23 +13,12 @@ from portal.queries import TunnelState
 
 SHOWN_TUNNELS = 100
 SHOWN_EVENTS = 10
-# What needs a look comes first.
-ORDER = [
-    TunnelState.DISCONNECTED,
-    TunnelState.NEVER_CONNECTED,
-    TunnelState.CONNECTED,
-    TunnelState.SUSPENDED,
-    TunnelState.DISABLED,
-]
 
 
 def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add what the first page shows, as far as the person may see it."""
     if request.user.has_perm("portal.view_tunnel"):
-        tunnels = sorted(
-            queries.tunnels_with_state()[:SHOWN_TUNNELS], key=lambda tunnel: ORDER.index(TunnelState(tunnel.state))
-        )
-        rows = [_describe(tunnel) for tunnel in tunnels]
+        rows = [_describe(tunnel) for tunnel in queries.tunnels_by_need()[:SHOWN_TUNNELS]]
         context |= {"totals": queries.count_totals(), "tunnels": rows, "shown_tunnels": SHOWN_TUNNELS}
     if request.user.has_perm("portal.view_event"):
         context["events"] = queries.recent_events(SHOWN_EVENTS)

@@ -18,7 +18,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
-from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
 from portal.admin.labels import label_token
 from portal.models import Token
 from portal.queries import TokenState
@@ -117,13 +117,12 @@ class TokenAdmin(TokenColumns, ReadOnly, ServiceAdmin):
     @action(description="Revoke…", icon="block", url_path="revoke", permissions=["revoke"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         token = get_object_or_404(Token.objects.select_related("tunnel__customer"), pk=object_id)
-        live = queries.live_sessions(token.tunnel).filter(token=token).count()
         return self.confirm(
             request,
             token,
             title=f"Revoke {token} of {token.tunnel}?",
             consequences=[
-                f"The live sessions that use it end within seconds, and with them every connection inside: {live}.",
+                say_sessions_end(queries.live_sessions(token.tunnel).filter(token=token)),
                 "It opens the tunnel no more, and cannot be brought back.",
             ],
             button="Revoke",

@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
 from portal.addresses import client_command, client_url, service_name
-from portal.admin.base import ReadOnly, ServiceAdmin, read_actor
+from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
 from portal.admin.labels import label_tunnel
 from portal.admin.tokens import MintForm, TokenInline
 from portal.models import Session, Tunnel, TunnelPort
@@ -175,7 +175,7 @@ class TunnelAdmin(ServiceAdmin):
 
     def list_consequences(self, obj: Tunnel) -> list[str]:
         return [
-            _sessions_end(obj),
+            say_sessions_end(queries.live_sessions(obj)),
             f"{service_name(obj)} answers no more inside the cluster.",
             f"Its tokens open nothing any more, {queries.active_tokens(obj).count()} of them in force. They cannot be"
             " brought back.",
@@ -207,7 +207,10 @@ class TunnelAdmin(ServiceAdmin):
             request,
             tunnel,
             title=f"Disable {tunnel}?",
-            consequences=[_sessions_end(tunnel), "Its clients are refused until you enable it. Its tokens stay."],
+            consequences=[
+                say_sessions_end(queries.live_sessions(tunnel)),
+                "Its clients are refused until you enable it. Its tokens stay.",
+            ],
             button="Disable",
             back=reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
             act=lambda: services.disable_tunnel(tunnel=tunnel, actor=read_actor(request)),
@@ -247,11 +250,6 @@ def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) 
         return _show_token(request, context)
     context |= {"title": f"Mint a token for {tunnel}", "form": form}
     return TemplateResponse(request, "admin/portal/mint.html", context)
-
-
-def _sessions_end(tunnel: Tunnel) -> str:
-    live = queries.live_sessions(tunnel).count()
-    return f"Its live sessions end within seconds, and with them every connection inside: {live}."
 
 
 def _split(text: str) -> list[str]:

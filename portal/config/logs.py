@@ -21,6 +21,7 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
         renderers += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
     else:
         renderers += [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+    quiet = "DEBUG" if level == "DEBUG" else "WARNING"
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -42,5 +43,9 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
             # Django brings handlers of its own; its lines go the way of all others.
             "django": {"handlers": [], "propagate": True, "level": level},
             "django.server": {"handlers": [], "propagate": True, "level": level},
+            # Three lines for each task that runs well, every ten seconds, hide all others.
+            "celery.beat": {"level": quiet},
+            "celery.worker.strategy": {"level": quiet},
+            "celery.app.trace": {"level": quiet},
         },
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
 
@@ -29,6 +30,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_HEADER": "Moorline",
     "SITE_SUBHEADER": "Private lines to your customers",
     "SITE_SYMBOL": "anchor",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("portal/anchor.svg")}],
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "4px",

@@ -179,6 +179,16 @@ def test_customers_and_tunnels_are_counted_without_a_query_each(
         assert queries.count_totals() == queries.Totals(customers=2, tunnels=2, connected_tunnels=1, live_sessions=2)
 
 
+def test_tunnels_that_need_a_look_come_first(acmeco: Customer, prod: Tunnel, token: str) -> None:
+    open_session(prod)
+    disabled = create_tunnel(customer=acmeco, name="a", enabled=False, actor=STAFF)
+    never = create_tunnel(customer=acmeco, name="b", actor=STAFF)
+    lost = create_tunnel(customer=acmeco, name="c", actor=STAFF)
+    mint_token(tunnel=lost, name="laptop", actor=STAFF)
+    lost.tokens.update(last_used_at=OPENED)
+    assert list(queries.tunnels_by_need()) == [lost, never, prod, disabled]
+
+
 def test_the_state_of_a_token_is_said(prod: Tunnel) -> None:
     end = timezone.now() + timedelta(hours=1)
     token, _ = mint_token(tunnel=prod, name="laptop", expires_at=end, actor=STAFF)
