@@ -127,14 +127,12 @@ def parse_upstream(text: str) -> Upstream:
     if "@" in text:
         # Not repeated in the message: what stands before the sign may be a password.
         raise UpstreamError("an upstream has no user name or password: write for example http://192.168.1.10:8080")
-    left, equals, right = text.partition("=")
+    left, equals, right = (part.strip() for part in text.partition("="))
+    if "://" in left:
+        return _parse_http(text, ANY_HOST)
     if not equals:
-        return _parse_http(left, ANY_HOST) if "://" in left else _parse_tcp(left, None)
-    left = left.strip()
-    right = right.strip()
-    if "://" in right:
-        return _parse_http(right, left)
-    return _parse_tcp(right, left)
+        return _parse_tcp(text, None)
+    return _parse_http(right, left) if "://" in right else _parse_tcp(right, left)
 
 
 def _parse_tcp(address: str, left: str | None) -> Upstream:

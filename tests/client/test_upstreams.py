@@ -1,0 +1,112 @@
+"""Upstreams are read from what people write, and a mistake is answered with the right form."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnels.client.upstreams import Route, Upstream, UpstreamError, UpstreamTable, parse_upstream
+from tunnels.protocol import Exposure, Target
+
+UNDERSTOOD = {
+    "192.168.1.10:8080": Upstream(Route(8080), "192.168.1.10", 8080),
+    " 192.168.1.10:8080 ": Upstream(Route(8080), "192.168.1.10", 8080),
+    "2222=192.168.1.10:22": Upstream(Route(2222), "192.168.1.10", 22),
+    "postgres-prod:25060": Upstream(Route(25060), "postgres-prod", 25060),
+    "Postgres.Internal.:5432": Upstream(Route(5432), "postgres.internal", 5432),
+    "[::1]:22": Upstream(Route(22), "::1", 22),
+    "2222=[FD00::0:10]:22": Upstream(Route(2222), "fd00::10", 22),
+    "http://127.0.0.1:8080": Upstream(Route(host="*"), "127.0.0.1", 8080),
+    "http://127.0.0.1": Upstream(Route(host="*"), "127.0.0.1", 80),
+    "http://[::1]:8080/": Upstream(Route(host="*"), "::1", 8080),
+    "*=http://127.0.0.1:8080": Upstream(Route(host="*"), "127.0.0.1", 8080),
+    "https://Intranet.example": Upstream(Route(host="*"), "intranet.example", 443, True, "intranet.example"),
+    "identity1.local=https://192.168.1.10:443": Upstream(
+        Route(host="identity1.local"), "192.168.1.10", 443, True, "identity1.local"
+    ),
+    "Identity1.Local=http://web:81": Upstream(Route(host="identity1.local"), "web", 81),
+}
+
+REFUSED = {
+    "": "empty",
+    "192.168.1.10": "write for example 192.168.1.10:8080",
+    "8080": "write 127.0.0.1:8080",
+    ":8080": "write 127.0.0.1:8080",
+    "2222=192.168.1.10": "write for example 2222=192.168.1.10:8080",
+    "192.168.1.10:": "is not a port",
+    "192.168.1.10:0": "from 1 to 65535",
+    "192.168.1.10:65536": "from 1 to 65535",
+    "192.168.1.10:http": "is not a port",
+    "0=192.168.1.10:22": "from 1 to 65535",
+    "70000=192.168.1.10:22": "from 1 to 65535",
+    "::1:22": "has no port that can be told from the address",
+    "[::1]": "has no port that can be told from the address: write [::1]:22",
+    "[::g]:22": "is not an IPv6 address",
+    "192.168.1.300:22": "is not an IPv4 address",
+    "1.2.3:22": "is not an IPv4 address",
+    "post gres:22": "repeat --upstream for each",
+    "a:1,b:2": "repeat --upstream for each",
+    "-a:22": "neither an address nor a host name",
+    "identity1.local=192.168.1.10:443": "write identity1.local=http://192.168.1.10:443",
+    "8080=http://192.168.1.10:80": "write 8080=192.168.1.10:80",
+    "tcp://192.168.1.10:22": "tcp:// is not known",
+    "http://192.168.1.10:80/path": "has a path",
+    "http://192.168.1.10:80?x=1": "has a path",
+    "http://": "has no host",
+    "http://192.168.1.10:99999": "has a port or an address that is none",
+    "http://192.168.1.10:0": "port 0",
+    "bad_host!=http://192.168.1.10": "is not a host name",
+    "host:80=http://192.168.1.10": "is not a host name",
+    "http://admin:hunter2@192.168.1.10": "no user name or password",
+}
+
+
+@pytest.mark.parametrize(("text", "upstream"), UNDERSTOOD.items())
+def test_every_form_is_understood(text: str, upstream: Upstream) -> None:
+    assert parse_upstream(text) == upstream
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED.items())
+def test_every_mistake_is_answered_with_what_to_write(text: str, message: str) -> None:
+    with pytest.raises(UpstreamError) as refusal:
+        parse_upstream(text)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
+def table(*texts: str) -> UpstreamTable:
+    return UpstreamTable(map(parse_upstream, texts))
+
+
+def test_a_host_goes_to_its_own_upstream_before_the_one_for_any() -> None:
+    found = table("8080=a:1", "web.local=http://b:2", "http://c:3")
+    assert found.find_route(Target(8080)) == Route(8080)
+    assert found.find_route(Target(9000, "WEB.local.")) == Route(host="web.local")
+    assert found.find_route(Target(9000, "other.local")) == Route(host="*")
+    assert found.find_route(Target(9000)) is None
+    assert table("web.local=http://b:2").find_route(Target(9000, "other.local")) is None
+
+
+def test_upstreams_of_one_port_are_kept_together_and_the_same_one_twice_is_refused() -> None:
+    found = table("8080=a:1", "8080=b:1", "a.local=http://a:1", "A.local=https://b:1")
+    assert [str(upstream) for upstream in found.routes[Route(8080)]] == ["a:1", "b:1"]
+    assert len(found.routes[Route(host="a.local")]) == 2
+    with pytest.raises(UpstreamError, match=r"a:1 is given twice for port 8080"):
+        table("8080=a:1", "8080=a:1")
+
+
+def test_the_gateway_is_told_ports_and_names_and_no_addresses() -> None:
+    exposure = table("2222=10.9.8.7:22", "8080=a:1", "8080=b:1", "web.local=http://10.9.8.7", "http://c:3").exposure
+    assert exposure == Exposure(tcp_ports=(2222, 8080), hosts=("web.local",), any_host=True)
+
+
+def test_what_the_tunnel_and_the_client_have_not_in_common_is_found() -> None:
+    found = table("8080=a:1", "web.local=http://b:2")
+    exposure = Exposure("acmeco", "prod", (5432, 8080), ("WEB.local", "shop.local"))
+    assert found.missing_options(exposure) == [
+        ("port 5432", "--upstream 5432=HOST:PORT"),
+        ("host shop.local", "--upstream shop.local=http://HOST:PORT"),
+    ]
+    assert found.unused_routes(exposure) == []
+    assert found.unused_routes(Exposure("acmeco", "prod")) == [Route(8080), Route(host="web.local")]
+    assert table("http://c:3").missing_options(Exposure(hosts=("shop.local",))) == []
