@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from ...protocol import ErrorCode, StreamRefused
 from .deadline import Deadline
-from .framing import Body, ChunkedBody, EndlessBody
+from .framing import Body
 from .grammar import HEAD_END, BadMessage, has_misplaced_bytes
 from .limits import HttpLimits
 from .pages import APPLICATION, UPSTREAM, Failure, no_session, render_failure, stream_failure
@@ -302,8 +302,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if response.status != 101 and (
             self._draining
             or self._body is not None  # the upstream does not want the rest of the request
-            or isinstance(response.body, EndlessBody)
-            or (isinstance(response.body, ChunkedBody) and not response.chunked)
+            or response.until_end
         ):
             self._last = True
         if not self.full:

@@ -20,6 +20,7 @@ _TRAILER = re.compile(TOKEN + rb"++:" + FIELD_CONTENT + rb"*+\r\n")
 class Body(ABC):
     """The body of one message, while it passes."""
 
+    endless = False  # it ends with its connection
     __slots__ = ("done",)
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class LengthBody(Body):
 class EndlessBody(Body):
     """A response body that ends with its connection."""
 
+    endless = True
     __slots__ = ()
 
     def take(self, data: bytes, start: int, out: list[bytes]) -> int:

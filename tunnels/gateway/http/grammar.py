@@ -54,6 +54,6 @@ def split_list(value: bytes) -> list[bytes]:
     return [member.strip(b" \t").lower() for member in value.split(b",")]
 
 
-def join_headers(headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes] | set[bytes]) -> bytes:
+def join_headers(headers: list[tuple[bytes, bytes]], dropped: frozenset[bytes]) -> bytes:
     """Return the lines of *headers* but for those whose lower-case name is in *dropped*."""
     return b"".join([b"%b: %b\r\n" % header for header in headers if header[0].lower() not in dropped])

@@ -117,7 +117,7 @@ class RequestReader:
         if not http_1_0 and target == shape[2] and _DROPPED.isdisjoint(found):
             lines = [head[:-2]]
         else:
-            dropped = _DROPPED.union(_listed(options))
+            dropped = _DROPPED if _OPTIONS.issuperset(options) else _DROPPED | _listed(options)
             lines = [b"%b %b HTTP/1.1\r\n" % (method, target), join_headers(headers, dropped)]
             if b"transfer-encoding" in found:
                 lines.append(b"Transfer-Encoding: chunked\r\n")

@@ -21,6 +21,7 @@ _DROPPED: Final = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authentication-info", b"te",
     b"transfer-encoding", b"upgrade", b"x-request-id", b"x-moorline-error",
 ))  # fmt: skip
+_OPTIONS: Final = frozenset((b"close", b"keep-alive"))
 _NOTED: Final = _DROPPED | {b"content-length"}
 _ONCE: Final = frozenset((b"content-length", b"transfer-encoding"))
 _MAX_HEADERS: Final = 200
@@ -34,7 +35,7 @@ class Response:
     reason: bytes  # with a space in front
     body: Body | None
     reusable: bool  # the upstream takes another request after this one
-    chunked: bool  # the application gets the body in chunks
+    until_end: bool  # for the application the body ends with the connection
     lines: bytes
 
     @property
@@ -71,13 +72,15 @@ def read_response(head: bytes, request: Request) -> Response:
     if status == 101 and not request.upgrade:
         raise _bad("it switches protocols, which nobody asked for")
     body = _find_body(status, found, request, http_1_0)
-    chunked = b"transfer-encoding" in found and not request.http_1_0 and status >= 200 and status != 204
+    coded = b"transfer-encoding" in found
+    chunked = coded and not request.http_1_0 and status >= 200 and status != 204
 
     if _DROPPED.isdisjoint(found) and (status >= 200 and status != 204):
         lines = head[shape.end(2 if reason is None else 3) + 2 : -2]
     else:
-        # RFC 9110 section 7.6.1 forbids to list a framing header; it is not obeyed.
-        dropped = _DROPPED | (frozenset(options) - _ONCE)
+        dropped = _DROPPED
+        if not _OPTIONS.issuperset(options):
+            dropped |= frozenset(options) - _ONCE  # RFC 9110 section 7.6.1 forbids to list these; it is not obeyed
         if status < 200 or status == 204:
             dropped |= _ONCE  # RFC 9110 section 8.6, RFC 9112 section 6.1: neither may be there
         lines = join_headers(headers, dropped)
@@ -92,8 +95,8 @@ def read_response(head: bytes, request: Request) -> Response:
         # RFC 9112 section 9.3
         reusable=b"close" not in options
         and (not http_1_0 or b"keep-alive" in options)
-        and not isinstance(body, EndlessBody),
-        chunked=chunked,
+        and not (body is not None and body.endless),
+        until_end=body is not None and (body.endless or (coded and not chunked)),
         lines=lines,
     )
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from ...endpoint import Endpoint, StreamHandler
 from ...protocol import ErrorCode, Stream, Target
-from .framing import Body, EndlessBody
+from .framing import Body
 from .grammar import HEAD_END, BadMessage, has_misplaced_bytes
 from .requests import Request
 from .responses import Response, read_response
@@ -182,7 +182,7 @@ class UpstreamStream:
             self._endpoint.send_fin(self._stream)
         elif self._switched:
             receiver.switched_end()
-        elif isinstance(self._body, EndlessBody):
+        elif self._body is not None and self._body.endless:
             self._end(receiver, reusable=False)
         else:
             self._endpoint.reset_stream(self._stream, ErrorCode.CANCELLED, "the response is cut short")
