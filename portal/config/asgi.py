@@ -15,10 +15,10 @@ from channels.db import DatabaseSyncToAsync
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.urls import re_path
+from django.urls import URLPattern, re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.config.settings")
-_django = get_asgi_application()  # before anything that imports models
+_django: Any = get_asgi_application()  # before anything that imports models
 
 from portal import authorization, notices  # noqa: E402
 from portal.services import sessions  # noqa: E402
@@ -28,8 +28,8 @@ from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
 
 Asgi = Callable[..., Awaitable[Any]]
 
-# A tunnel's address has two DNS-1123 labels and no slash behind. The first words of the portal's own pages are no
-# customer names.
+# A tunnel's address is two DNS-1123 labels with no slash behind; no customer is named like the portal's own pages.
+PORTAL_PATH = r"^(?:admin|static)/"
 TUNNEL_PATH = r"^(?P<customer>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/(?P<tunnel>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)$"
 ANY_PATH = r"^(?P<customer>[^/]*)/?(?P<tunnel>.*)$"
 DATABASE_THREADS = 4
@@ -156,17 +156,21 @@ def make_application(role: Role, gateway: Gateway | None) -> ProtocolTypeRouter:
     if gateway is None:
         return ProtocolTypeRouter({"http": _django})
     health = Health(gateway)
-    pages = [re_path(r"^(?:healthz|readyz)$", health), re_path(TUNNEL_PATH, gateway)]
+    pages = [_route(r"^(?:healthz|readyz)$", health), _route(TUNNEL_PATH, gateway)]
     if role is Role.ALL:
-        portal_words = "|".join(sorted({"admin", "static"}))
-        pages = [re_path(rf"^(?:{portal_words})/", _django), *pages, re_path(r"", _django)]
+        pages = [_route(PORTAL_PATH, _django), *pages, _route(r"", _django)]
     return ProtocolTypeRouter(
         {
             "http": URLRouter(pages),
-            "websocket": URLRouter([re_path(ANY_PATH, gateway)]),
+            "websocket": URLRouter([_route(ANY_PATH, gateway)]),
             "lifespan": Lifespan(gateway),
         }
     )
+
+
+def _route(pattern: str, application: Any) -> URLPattern:
+    """Return a route of Channels; Django's types expect a view where an ASGI application stands."""
+    return re_path(pattern, application)
 
 
 application = make_application(Role.ALL, make_gateway())
