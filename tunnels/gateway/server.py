@@ -22,6 +22,7 @@ from daphne.server import Server, twisted_loop  # noqa: E402 - Daphne makes its 
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
 from twisted.internet.error import CannotListenError  # noqa: E402
 
+from ..descriptors import raise_file_limit  # noqa: E402
 from ..endpoint import Endpoint  # noqa: E402
 from ..transport.upgrade import accept_native  # noqa: E402
 from .admission import HANDOVER, Scope  # noqa: E402
@@ -153,6 +154,7 @@ def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: 
 
     Returns what went wrong in a sentence, or None.
     """
+    raise_file_limit()
     loop = twisted_loop
     stopping: asyncio.Task[None] | None = None
 
