@@ -130,10 +130,13 @@ class TunnelServer(Server):  # type: ignore[misc]
         listening, self._listening = self._listening, []
         for port in listening:
             port.stopListening()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + REQUESTS_TIMEOUT
-        while loop.time() < deadline and any(map(_is_request_under_way, self.connections.items())):
-            await asyncio.sleep(0.02)
+        requests = [
+            details["application_instance"]
+            for protocol, details in self.connections.items()
+            if "application_instance" in details and not isinstance(protocol, WebSocketProtocol)
+        ]
+        if requests:
+            await asyncio.wait(requests, timeout=REQUESTS_TIMEOUT)
 
     def kill_all_applications(self) -> Any:
         """Cancel what runs; Daphne's own fails over a connection whose application has returned."""
@@ -141,12 +144,6 @@ class TunnelServer(Server):  # type: ignore[misc]
             protocol: details for protocol, details in self.connections.items() if "application_instance" in details
         }
         return super().kill_all_applications()
-
-
-def _is_request_under_way(item: tuple[Any, dict[str, Any]]) -> bool:
-    protocol, details = item
-    task = details.get("application_instance")
-    return task is not None and not task.done() and not isinstance(protocol, WebSocketProtocol)
 
 
 def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: float) -> str | None:
