@@ -27,9 +27,13 @@ _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 
 def reset_socket(sock: socket.socket) -> None:
     """Close *sock* with a TCP reset, so that its peer sees an error instead of an end."""
+    _reset_on_close(sock)
+    sock.close()
+
+
+def _reset_on_close(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    sock.close()
 
 
 class Bridge(ABC):
@@ -146,6 +150,8 @@ class SocketBridge(Bridge):
             return
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Until all went well: when this process is killed, the peer sees an error and not an end.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         self._socket = sock
         self._fd = sock.fileno()
         self._reading = True
@@ -184,10 +190,13 @@ class SocketBridge(Bridge):
         if sock is None:
             return
         buffer = endpoint.bulk_buffer()
-        for _ in range(READS_PER_WAKE):
+        for number in range(READS_PER_WAKE):
             allowed = endpoint.may_send(stream)
             if not allowed:
-                self._stop_reading()
+                # Often there is room again before the loop comes back here, and a socket no longer watched and watched
+                # again costs several system calls: let go of it only when it was read in vain.
+                if not number:
+                    self._stop_reading()
                 return
             try:
                 size = sock.recv_into(buffer, allowed)
@@ -281,7 +290,7 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if self._ended:
-            self._transport.abort()
+            self._close_connection(reset=True)
             return
         self._write_held()
 
@@ -376,7 +385,10 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         if self._transport is None:
             return
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError as error:  # the peer has reset the connection
+                self._fail(error)
         else:
             # TLS has no half-close here: what the other end still says is waited for, not for ever.
             self._linger = asyncio.get_running_loop().call_later(HALF_CLOSE_TIMEOUT, self._fail, None)
@@ -387,6 +399,10 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         if self._transport is None:
             return
         if reset:
+            # abort() alone would end the connection in good order where nothing is left to send or read.
+            raw = self._transport.get_extra_info("socket")
+            if raw is not None:
+                _reset_on_close(raw)
             self._transport.abort()
         else:
             self._transport.close()
