@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import socket
-import struct
-import threading
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final, cast
+from typing import Final
 
 from ...protocol import ErrorCode, StreamRefused
-from .deadline import Deadline
+from .application import ApplicationConnection
 from .framing import Body
 from .grammar import HEAD_END, BadMessage, has_misplaced_bytes
 from .limits import HttpLimits
@@ -25,23 +20,9 @@ from .upstream import OpenStream, UpstreamStream
 logger = logging.getLogger(__name__)
 
 HTTP_PORT: Final = 8000  # the tunnel's HTTP port, as OPEN names it
-READ_SIZE: Final = 64 * 1024  # the most an application is ahead of its upstream, beside the credit
-HIGH_WATER: Final = 64 * 1024  # bytes of a response that an application has not taken at which credit is held back
-LINGER_TIMEOUT: Final = 2.0  # seconds in which an application may read a last response while it still sends
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
-
-_shared = threading.local()
 
 
-def _read_buffer() -> memoryview:
-    """Return this thread's buffer to read into; what is read is taken out of it in the same callback."""
-    buffer: memoryview | None = getattr(_shared, "buffer", None)
-    if buffer is None:
-        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
-    return buffer
-
-
-class HttpConnection(asyncio.BufferedProtocol):
+class HttpConnection(ApplicationConnection):
     """One accepted connection of an application.
 
     Arguments: *open_stream* opens a stream on a session and raises StreamRefused where there is none; *peer*, the
@@ -61,22 +42,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         trusted: Sequence[IPv4Network | IPv6Network] = (),
         port: int = HTTP_PORT,
     ) -> None:
-        self.full = False
+        super().__init__(limits, on_end)
         self._open_stream = open_stream
         self._peer = peer
         self._tunnel = tunnel
-        self._limits = limits
-        self._on_end = on_end
         address = peer.rpartition(":")[0].strip("[]")
         believed = bool(trusted) and any(ip_address(address) in network for network in trusted)
         self._reader = RequestReader(limits, address=address, trusted=believed, port=port)
-        self._loop = asyncio.get_running_loop()
-        self._buffer = _read_buffer()
-        self._transport: asyncio.Transport | None = None
-        self._input = b""  # read and not yet passed on: less than READ_SIZE and the longest head together
         self._advancing = False
-        self._reading_paused = False
-        self._eof = False  # the application has sent its last byte
         self._head_begun = False
         self._request: Request | None = None  # the one under way
         self._body: Body | None = None  # its body, while not all of it is here
@@ -86,10 +59,6 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._upstream: UpstreamStream | None = None
         self._switched = False
         self._upstream_ended = False
-        self._draining = False
-        self._closing = False
-        self._lingering = False
-        self._deadline = Deadline(self._time_out)
 
     # -- for the listener ---------------------------------------------------------------------------------------------
 
@@ -108,62 +77,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             else:
                 self._close()
 
-    # -- asyncio's side -----------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if self._draining:
-            self._close()
-            return
-        self._transport.set_write_buffer_limits(HIGH_WATER)
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, AttributeError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._deadline.set(self._limits.idle_timeout)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._closing:
-            return  # what is sent to a connection that lingers is dropped
-        data = bytes(self._buffer[:nbytes])
-        self._input = self._input + data if self._input else data
-        self._advance()
-
-    def eof_received(self) -> bool:
-        self._eof = True
-        if self._closing:
-            return False
-        self._advance()
-        return self._transport is not None and not self._transport.is_closing()
-
-    def pause_writing(self) -> None:
-        self.full = True
-        if not self._closing:
-            self._deadline.set(self._limits.stall_timeout)
-
-    def resume_writing(self) -> None:
-        self.full = False
-        if self._upstream is not None:
-            self._upstream.consume_held()
-        if self._closing:
-            return
-        if self._request is None:
-            self._deadline.set(self._limits.idle_timeout)
-        elif self._responding:
-            self._deadline.clear()
-        self._advance()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._closing = True
-        self._input = b""
-        self._deadline.stop()
-        self._let_go("the application closed the connection")
-        self._on_end()
-
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
@@ -175,25 +88,17 @@ class HttpConnection(asyncio.BufferedProtocol):
             while self._input and not self._closing and self._step():
                 pass
             if self._eof and not self._closing:
-                self._end_of_input()
+                self._end_input()
         finally:
             self._advancing = False
         self._pace_reading()
 
     def _pace_reading(self) -> None:
         """Read on only where what has been read could go, or is the beginning of a head."""
-        transport = self._transport
-        if transport is None or self._closing:
-            return
-        upstream = self._upstream
-        waits = bool(self._input) and (self.full or not self._head_begun)
-        waits = waits or (upstream is not None and upstream.blocked)
-        if waits != self._reading_paused:
-            self._reading_paused = waits
-            if waits:
-                transport.pause_reading()
-            else:
-                transport.resume_reading()
+        if not self._closing:
+            upstream = self._upstream
+            waits = bool(self._input) and (self.full or not self._head_begun)
+            self._pause_reading(waits or (upstream is not None and upstream.blocked))
 
     def _step(self) -> bool:
         """Pass on a part of the input; return whether more may follow at once."""
@@ -277,7 +182,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._expect_progress()
         return True
 
-    def _end_of_input(self) -> None:
+    def _end_input(self) -> None:
         """The application has sent its last byte: what it has asked for it still gets."""
         upstream = self._upstream
         if self._switched:
@@ -312,10 +217,6 @@ class HttpConnection(asyncio.BufferedProtocol):
     def switched(self) -> None:
         self._switched = True
         self._advance()
-
-    def write(self, data: bytes) -> None:
-        if data and self._transport is not None:
-            self._transport.write(data)
 
     def response_ended(self, *, reusable: bool) -> None:
         if self._body is not None:
@@ -417,40 +318,6 @@ class HttpConnection(asyncio.BufferedProtocol):
             else:
                 upstream.cancel(reason)
 
-    def _close(self, *, linger: bool = False) -> None:
-        """Close when all that is written has left; with *linger* read on for a while.
-
-        A socket that is closed with unread bytes resets the connection, and the last response may be lost with it
-        (RFC 9112 section 9.6).
-        """
-        if self._closing or self._transport is None:
-            return
-        self._closing = True
-        self._input = b""
-        self._let_go("the connection is closed")
-        if linger and not self._eof:
-            self._transport.write_eof()
-            if self._reading_paused:
-                self._reading_paused = False
-                self._transport.resume_reading()
-            self._lingering = True
-            self._deadline.set(LINGER_TIMEOUT)
-        else:
-            self._transport.close()
-            self._deadline.set(self._limits.stall_timeout)
-
-    def _reset(self) -> None:
-        """Cut the connection so that the application sees an error, never a response that looks whole."""
-        transport = self._transport
-        if transport is None:
-            return
-        self._closing = True
-        self._let_go("the response can't be completed")
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, AttributeError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-        transport.abort()
-
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _expect_progress(self) -> None:
@@ -459,18 +326,24 @@ class HttpConnection(asyncio.BufferedProtocol):
             limits = self._limits
             self._deadline.set(limits.body_timeout if self._waits_for_body else limits.response_timeout)
 
+    def _room_made(self) -> None:
+        if self._upstream is not None:
+            self._upstream.consume_held()
+        if self._closing:
+            return
+        if self._request is None:
+            self._deadline.set(self._limits.idle_timeout)
+        elif self._responding:
+            self._deadline.clear()
+        else:
+            self._expect_progress()
+
     @property
     def _waits_for_body(self) -> bool:
         return self._body is not None and self._upstream is not None and not self._upstream.blocked
 
     def _time_out(self) -> None:
-        if self._lingering and self._transport is not None:
-            self._lingering = False
-            self._transport.close()
-            self._deadline.set(self._limits.stall_timeout)
-        elif self._closing or self.full:
-            self._reset()
-        elif self._request is None:
+        if self._request is None:
             if self._input:
                 self._refuse(BadMessage(408, "HEAD_TIMEOUT", "the request head did not come in time"))
             else:
