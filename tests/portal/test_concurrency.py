@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 
 from portal.models import Customer, Event, TunnelPort
-from portal.services.customers import create_customer
+from portal.services.customers import create_customer, update_customer
 from portal.services.events import Actor
 from portal.services.tokens import mint_token, revoke_token
 from portal.services.tunnels import create_tunnel, update_tunnel
@@ -58,6 +58,14 @@ def test_no_change_to_a_tunnel_is_lost() -> None:
     changes = [event.details["max_sessions"] for event in Event.objects.filter(verb="tunnel.update").order_by("pk")]
     # Each began where the one before had ended.
     assert [change["from"] for change in changes] == [16] + [change["to"] for change in changes[:-1]]
+
+
+def test_no_change_to_a_customer_is_lost() -> None:
+    customer = create_customer(name="acmeco", display_name="first", actor=STAFF)
+    at_once(lambda number: update_customer(customer=customer, display_name=str(number), actor=STAFF))
+    changes = [event.details["display_name"] for event in Event.objects.filter(verb="customer.update").order_by("pk")]
+    assert [change["from"] for change in changes] == ["first"] + [change["to"] for change in changes[:-1]]
+    assert len(changes) == WRITERS
 
 
 def test_a_token_is_revoked_by_one() -> None:
