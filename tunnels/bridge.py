@@ -23,6 +23,7 @@ READ_SIZE: Final = 16384
 HALF_CLOSE_TIMEOUT: Final = 60.0  # seconds
 READS_PER_WAKE: Final = 4  # frames that one stream sends before the loop looks at the others
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
+_LINGER_OFF: Final = struct.pack("ii", 0, 0)
 
 
 def reset_socket(sock: socket.socket) -> None:
@@ -268,6 +269,8 @@ class SocketBridge(Bridge):
         if reset:
             reset_socket(sock)
         else:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
             sock.close()
 
 
