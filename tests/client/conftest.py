@@ -15,7 +15,7 @@ import structlog
 from tests.client.gateway import TOKEN, InProcessGateway, Service
 from tests.client.waiting import until
 from tunnels.client.backoff import Backoff
-from tunnels.client.client import Client
+from tunnels.client.client import Client, report_stray_error
 from tunnels.client.options import load_options
 from tunnels.logs import configure_logs
 
@@ -80,6 +80,7 @@ class RunningClient:
     """A client on the test's own loop."""
 
     def __init__(self, client: Client) -> None:
+        asyncio.get_running_loop().set_exception_handler(report_stray_error)
         self.client = client
         self.exit_code = asyncio.ensure_future(client.run())
 

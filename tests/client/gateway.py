@@ -9,8 +9,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from picows import WSListener, WSTransport, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
-from picows import ws_create_server
+from picows import (
+    WSListener,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
 
 from tests.client.waiting import until
 from tunnels.bridge import ProtocolBridge, SocketBridge
@@ -185,7 +191,7 @@ class Service:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self, port: int = 0, context: ssl.SSLContext | None = None, backlog: int = 100) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=context, backlog=backlog)
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", port, ssl=context, backlog=backlog)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -199,12 +205,13 @@ class Service:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await self._handle(reader, writer)
         writer.close()

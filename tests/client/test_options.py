@@ -107,7 +107,9 @@ def test_an_address_that_is_none_is_answered_with_its_form(url: str) -> None:
     assert "hunter2" not in message
 
 
-@pytest.mark.parametrize(("url", "warned"), [("ws://gw.example/a/b", True), ("ws://localhost/a/b", False), (URL, False)])
+@pytest.mark.parametrize(
+    ("url", "warned"), [("ws://gw.example/a/b", True), ("ws://localhost/a/b", False), (URL, False)]
+)
 def test_an_unprotected_way_is_warned_of_unless_it_stays_on_this_machine(url: str, warned: bool) -> None:
     assert any("unprotected" in warning for warning in load(url=url).warnings) is warned
 
@@ -140,7 +142,8 @@ def test_a_drain_timeout_of_zero_means_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"), [("url", "--url wss://"), ("upstream", "--upstream 192.168.1.10"), ("token", "--token-file FILE")]
+    ("missing", "said"),
+    [("url", "--url wss://"), ("upstream", "--upstream 192.168.1.10"), ("token", "--token-file FILE")],
 )
 def test_what_is_missing_is_asked_for(missing: str, said: str) -> None:
     assert said in refusal(**{missing: None})

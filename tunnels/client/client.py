@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -137,9 +137,23 @@ def run_client(options: ClientOptions) -> int:
 
 
 async def _run(options: ClientOptions) -> int:
+    asyncio.get_running_loop().set_exception_handler(report_stray_error)
     client = Client(options)
     _on_signals(client.stop)
     return await client.run()
+
+
+def report_stray_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong outside of every task, on one line.
+
+    A TLS library reports here what the dial itself reports as well, and then in our words.
+    """
+    error = context.get("exception")
+    kind = error if isinstance(error, type) else type(error)
+    if issubclass(kind, OSError):
+        log.debug(f"{context.get('message', 'a connection failed')}: {error}")
+    else:
+        log.error(f"{context.get('message', 'an error')} ({error!r}): please report this line")
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -98,15 +98,15 @@ class Dialler:
             advice = "check that the service speaks TLS on this port; for plain HTTP write http:// in --upstream"
             raise DialFailed(ErrorCode.UPSTREAM_TLS, f"no TLS handshake within {timeout:g} s", advice) from None
         except ssl.SSLCertVerificationError as error:
-            reason = f"its certificate is not accepted: {error.verify_message or error.reason}"
+            what = getattr(error, "verify_message", "") or str(error)
             advice = (
                 f"it must be for {upstream.certificate_name} and of a CA that is trusted here; give a private CA with "
                 "--upstream-ca-file, or go without the check with --upstream-insecure"
             )
-            raise DialFailed(ErrorCode.UPSTREAM_TLS, reason, advice) from error
+            raise DialFailed(ErrorCode.UPSTREAM_TLS, f"its certificate is not accepted: {what}", advice) from error
         except OSError as error:
             advice = "check that the service speaks TLS on this port; for plain HTTP write http:// in --upstream"
-            what = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or "the connection was closed"
+            what = getattr(error, "reason", "") or error.strerror or "the connection was closed"
             raise DialFailed(ErrorCode.UPSTREAM_TLS, f"TLS failed: {what}", advice) from error
 
     async def attach(self, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]) -> None:

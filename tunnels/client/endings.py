@@ -194,7 +194,7 @@ def _explain_proxy(text: str, where: str) -> Ending:
 
 def _explain_tls(error: ssl.SSLError, host: str) -> Ending:
     if isinstance(error, ssl.SSLCertVerificationError):
-        what = error.verify_message or "the certificate is not trusted"
+        what = getattr(error, "verify_message", "") or "the certificate is not trusted"
         if "ostname mismatch" in what or "IP address mismatch" in what:
             advice = "check the host in --url; the certificate is for another name"
         elif "expired" in what or "not yet valid" in what:
@@ -205,7 +205,8 @@ def _explain_tls(error: ssl.SSLError, host: str) -> Ending:
             )
         return Ending(f"the certificate of {host} is not accepted ({_shorten(what)})", advice, Pace.SLOW)
     advice = "check that --url has the right port and that wss:// is right for it"
-    return Ending(f"TLS with {host} failed ({_shorten(error.reason or str(error))})", advice)
+    what = getattr(error, "reason", "") or str(error)
+    return Ending(f"TLS with {host} failed ({_shorten(what)})", advice)
 
 
 def _read_retry_after(text: str) -> float:
