@@ -71,7 +71,7 @@ class Upstream:
         self.tasks.add(task)
         try:
             await self.script(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         except Exception as error:
             self.errors.append(error)
@@ -212,10 +212,13 @@ class Line:
             f"ws://127.0.0.1:{port}/", self.client, headers={}, ssl_context=None, proxy=None, timeout=BOUND
         )
         await gateway.opened.wait()
-        self._server = await asyncio.get_running_loop().create_server(self._make_connection, "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(self._make, "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
-    def _make_connection(self) -> HttpConnection:
+    def _make(self) -> HttpConnection:
+        return self.make_connection()
+
+    def make_connection(self) -> HttpConnection:
         def end() -> None:
             self.ended += 1
             self.connections.remove(connection)
@@ -256,6 +259,7 @@ class Line:
         for app in self.apps:
             app.writer.transport.abort()
         self._server.close()
+        await self._server.wait_closed()
         await until(lambda: not self.connections, "the connections to end")
         self.client.close(ErrorCode.SHUTDOWN, "the test is over")
         await until(lambda: self.gateway.transport is None, "the session to end")
@@ -267,9 +271,12 @@ class Line:
 @contextlib.asynccontextmanager
 async def open_line(limits: HttpLimits | None = None) -> AsyncIterator[Line]:
     """A line that is up; with everything ended when it is left, whatever the test did."""
+    errors: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     line = Line(limits or HttpLimits())
     await line.start()
     try:
         yield line
     finally:
         await line.stop()
+    assert not errors, errors  # what a loop would only log

@@ -45,7 +45,7 @@ class Failure:
 def stream_failure(code: ErrorCode, reason: str, *, tunnel: str, host: str) -> Failure:
     """Return what to say where the stream to *host* was refused, rejected or reset with *code* and *reason*."""
     client = f"The client of {tunnel}"
-    detail = f": {reason}" if reason else ""
+    detail = ": " + "".join(c if c.isprintable() else " " for c in reason) if reason else ""
     match code:
         case ErrorCode.UNKNOWN_UPSTREAM:
             return Failure(502, code.name, CLIENT, f"{client} has no upstream for Host {host}.")
