@@ -1,8 +1,7 @@
 """The portal's settings with what a test run needs, whatever the environment of the person who runs it says."""
 
-import atexit
+import getpass
 import os
-import shutil
 import tempfile
 
 # Set by the test that runs the portal's tests once more, on PostgreSQL.
@@ -10,8 +9,7 @@ DATABASE_URL = os.environ.get("TEST_DATABASE_URL", "")
 
 for name in [name for name in os.environ if name.startswith("MOORLINE_") and name != "MOORLINE_REQUIRE_ALL"]:
     del os.environ[name]
-data = tempfile.mkdtemp(prefix="moorline-tests-")
-atexit.register(shutil.rmtree, data, ignore_errors=True)
+data = os.path.join(tempfile.gettempdir(), f"moorline-tests-{getpass.getuser()}")
 os.environ["MOORLINE_SECRET_KEY"] = "for-tests-only-0123456789-" * 2
 os.environ["MOORLINE_DATA"] = data
 os.environ["MOORLINE_LOG_FORMAT"] = "text"
@@ -23,7 +21,7 @@ from portal.config.settings import DATABASES  # noqa: E402
 
 if not DATABASE_URL:
     # In a file, as it is where it runs: a database in memory knows neither threads nor waiting for a lock.
-    DATABASES["default"]["TEST"] = {"NAME": os.path.join(data, "test.sqlite3")}
+    DATABASES["default"]["TEST"] = {"NAME": os.path.join(data, f"test-{os.getpid()}.sqlite3")}
 
 # Hashing passwords slowly on purpose is the longest part of logging in.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

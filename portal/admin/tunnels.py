@@ -12,7 +12,6 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
-from django.views.decorators.cache import never_cache
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
@@ -218,12 +217,6 @@ class TunnelAdmin(ServiceAdmin):
         )
 
 
-@never_cache
-def _show_token(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
-    """Show the plain text of a token on a page that no cache keeps: nobody sees it again."""
-    return TemplateResponse(request, "admin/portal/minted.html", context)
-
-
 def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
     tunnel = get_object_or_404(Tunnel.objects.select_related("customer"), pk=object_id)
     form = MintForm(request.POST or None)
@@ -247,7 +240,8 @@ def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) 
             "plain_text": plain_text,
             "command": client_command(tunnel, plain_text),
         }
-        return _show_token(request, context)
+        # No cache keeps a page of the admin: nobody sees the plain text again.
+        return TemplateResponse(request, "admin/portal/minted.html", context)
     context |= {"title": f"Mint a token for {tunnel}", "form": form}
     return TemplateResponse(request, "admin/portal/mint.html", context)
 
