@@ -35,7 +35,14 @@ def test_a_connection_that_broke_at_once_does_not_start_the_delays_anew() -> Non
     assert backoff.next_delay(Pace.BACKOFF) == 0.5
 
 
-@pytest.mark.parametrize(("pace", "low", "high"), [(Pace.AT_ONCE, 0, 0.5), (Pace.MEDIUM, 8, 15), (Pace.SLOW, 30, 60)])
+def test_at_once_is_at_once_only_after_a_connection_that_lasted() -> None:
+    backoff = Backoff(lowest)
+    assert [backoff.next_delay(Pace.AT_ONCE) for _ in range(4)] == [0, 0.5, 1, 2]
+    backoff.note_connection(STEADY)
+    assert backoff.next_delay(Pace.AT_ONCE) == 0
+
+
+@pytest.mark.parametrize(("pace", "low", "high"), [(Pace.MEDIUM, 8, 15), (Pace.SLOW, 30, 60)])
 def test_other_paces_neither_grow_nor_make_the_backoff_grow(pace: Pace, low: float, high: float) -> None:
     backoff = Backoff(highest)
     assert {backoff.next_delay(pace) for _ in range(5)} == {high}

@@ -12,7 +12,7 @@ import pytest
 from python_socks import ProxyError
 
 from tunnels.client.backoff import Pace
-from tunnels.client.endings import explain_end, explain_failure, explain_refusal
+from tunnels.client.endings import explain_close, explain_end, explain_failure, explain_refusal
 from tunnels.protocol import ErrorCode
 
 URL = "wss://gw.example/acmeco/prod"
@@ -40,7 +40,11 @@ def test_each_refusal_says_what_to_do_on_either_way_it_can_come(status: int, sai
     assert str(status) in str(ending)
     assert ending.pace is pace
     if 400 <= status < 500:
-        assert explain_end(ErrorCode.LOST, "the reason of the gateway", 4000 + status) == ending
+        assert explain_close(4000 + status, "the reason of the gateway") == ending
+
+
+def test_other_close_codes_tell_no_refusal() -> None:
+    assert [explain_close(code, "") for code in (None, 1000, 1006, 4033, 4600)] == [None] * 5
 
 
 def test_what_the_gateway_says_can_forge_no_second_line() -> None:
@@ -74,7 +78,7 @@ def test_retry_after_decides_when_with_a_bound() -> None:
     ],
 )
 def test_each_code_of_a_session_says_what_to_do(code: ErrorCode, said: str, pace: Pace) -> None:
-    ending = explain_end(code, "why", 4000 + code)
+    ending = explain_end(code, "why")
     assert said in str(ending)
     assert "why" in str(ending)
     assert ending.pace is pace

@@ -50,7 +50,7 @@ async def test_the_client_is_back_by_itself_after_the_gateway_was_killed(
     await gateway.kill()
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(reader.read(), 5)
-    await log.wait_for("warning", "not connected: 127.0.0.1 refuses the connection", "next attempt in")
+    await log.wait_for("warning", f"not connected: 127.0.0.1:{gateway.port} refuses the connection", "next attempt in")
     await gateway.start(port=gateway.port)
     await gateway.wait_for_session()
     assert await ask(gateway.listen(Target(1)), b"again") == b"again"

@@ -15,7 +15,7 @@ STEADY: Final = 30.0  # a connection that lasted as long ends the backing off
 class Pace(Enum):
     """How soon an attempt makes sense again, after what ended the last one; the range in seconds, jittered."""
 
-    AT_ONCE = (0.0, 0.5)
+    AT_ONCE = (0.0, 0.5)  # and as BACKOFF where that did not lead to a connection that lasted
     BACKOFF = (0.0, 0.0)  # grows with each attempt
     MEDIUM = (8.0, 15.0)  # something has to end elsewhere first
     SLOW = (30.0, 60.0)  # a person has to do something first
@@ -41,10 +41,11 @@ class Backoff:
 
         *at_least* is what the gateway asked for (Retry-After); it is kept and jittered upwards.
         """
-        if pace is Pace.BACKOFF:
+        if pace is Pace.BACKOFF or (pace is Pace.AT_ONCE and self._attempts):
             ceiling = min(FIRST * 2**self._attempts, LONGEST)
-            self._attempts = min(self._attempts + 1, 16)
             delay = self._uniform(ceiling / 2, ceiling)
         else:
             delay = self._uniform(*pace.value)
+        if pace in (Pace.BACKOFF, Pace.AT_ONCE):
+            self._attempts = min(self._attempts + 1, 16)
         return max(delay, at_least * self._uniform(1.0, 1.25))

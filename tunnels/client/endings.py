@@ -128,10 +128,13 @@ def explain_refusal(status: int, reason: str, retry_after: str = "") -> Ending:
     return Ending(f"the server answers {status} instead of opening a WebSocket", advice + said, Pace.SLOW, wait)
 
 
-def explain_end(code: ErrorCode, reason: str, close_code: int | None) -> Ending:
-    """Return what the end of a session means: its *code*, its *reason*, and the WebSocket's close code if any."""
-    if close_code is not None and 4400 <= close_code < 4600:
-        return explain_refusal(close_code - 4000, reason)
+def explain_close(close_code: int | None, reason: str) -> Ending | None:
+    """Return what a close code of a WebSocket means that tells a refusal, and None for every other one."""
+    return explain_refusal(close_code - 4000, reason) if close_code and 4400 <= close_code < 4600 else None
+
+
+def explain_end(code: ErrorCode, reason: str) -> Ending:
+    """Return what the end of a session means that was open."""
     if code in _CODES:
         sentence, advice, pace = _CODES[code]
     else:
@@ -144,8 +147,8 @@ def explain_end(code: ErrorCode, reason: str, close_code: int | None) -> Ending:
 
 def explain_failure(error: Exception, url: str, proxy: str | None, timeout: float) -> Ending:
     """Return what an *error* of the dial to *url* means; *proxy* is the way it took, *timeout* its limit in seconds."""
-    host = urlsplit(url).hostname or ""
-    where = f"the proxy {name_proxy(proxy)}" if proxy else host
+    host, gateway = urlsplit(url).hostname or "", urlsplit(url).netloc
+    where = f"the proxy {name_proxy(proxy)}" if proxy else gateway
     if isinstance(error, WSHandshakeError):
         return _explain_handshake(error)
     if isinstance(error, ProxyInvalid):
@@ -161,7 +164,7 @@ def explain_failure(error: Exception, url: str, proxy: str | None, timeout: floa
         return _explain_tls(error, host)
     if isinstance(error, socket.gaierror):
         advice = "check the name and this machine's DNS" + ("" if proxy else ", or set HTTPS_PROXY")
-        return Ending(f"the name of {where} does not resolve", advice)
+        return Ending(f"the name of {where} does not resolve" if proxy else f"{host} does not resolve", advice)
     if isinstance(error, ConnectionRefusedError):
         return Ending(f"{where} refuses the connection", "check host and port, and that it is running")
     if isinstance(error, OSError):

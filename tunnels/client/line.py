@@ -77,10 +77,8 @@ class Line:
         while True:
             ending = await self._hold_session()
             delay = self._backoff.next_delay(ending.pace, ending.at_least)
-            if ending.pace is Pace.AT_ONCE and not ending.at_least:
-                log.info(f"{ending}; connecting anew")
-            else:
-                log.warning(f"not connected: {ending}; next attempt in {delay:.1f} s")
+            say = log.info if ending.pace is Pace.AT_ONCE and not ending.at_least else log.warning
+            say(f"not connected: {ending}; next attempt in {delay:.1f} s")
             await asyncio.sleep(delay)
 
     async def _hold_session(self) -> Ending:

@@ -11,7 +11,7 @@ import structlog
 from ..endpoint import Endpoint, StreamHandler, Timing
 from ..protocol import ErrorCode, Exposure, Hello, Role, Stream, Target
 from ..transport import MessageTransport
-from .endings import Ending, explain_end
+from .endings import Ending, explain_close, explain_end
 from .exposure import ExposureCheck
 from .forwarding import Forwarder
 
@@ -23,9 +23,10 @@ POLL: Final = 0.05
 
 
 class ClientEndpoint(Endpoint):
-    """An endpoint that keeps the WebSocket's close code, by which a plain ASGI server tells a refusal."""
+    """An endpoint that keeps how the WebSocket was closed, by which a plain ASGI server tells a refusal."""
 
     close_code: int | None = None
+    close_reason = ""
     unwanted = False  # a dial that was given up may still succeed
 
     def transport_ready(self, transport: MessageTransport) -> None:
@@ -35,7 +36,7 @@ class ClientEndpoint(Endpoint):
             transport.abort()
 
     def transport_lost(self, code: int, reason: str) -> None:
-        self.close_code = code
+        self.close_code, self.close_reason = code, reason
         super().transport_lost(code, reason)
         self.gone.set()
 
@@ -115,12 +116,13 @@ class ClientSession:
         # "The gateway stops": another session is opened at once and this one's streams go on until the deadline.
         if code is ErrorCode.SHUTDOWN and deadline > 0 and not self._stopping:
             log.info(f"the gateway is stopping; open connections have {deadline:.0f} s, new ones take another session")
-            self._settle(explain_end(code, reason, None))
+            self._settle(explain_end(code, reason))
             self._finishing = asyncio.ensure_future(self._close_when_idle(deadline + GRACE, "the gateway is stopping"))
 
     def session_closed(self, code: ErrorCode, reason: str) -> None:
         self.ended = True
-        self._settle(explain_end(code, reason, self.endpoint.close_code))
+        refusal = explain_close(self.endpoint.close_code, self.endpoint.close_reason)
+        self._settle(refusal or explain_end(code, reason))
 
     def _settle(self, ending: Ending) -> None:
         if not self.settled.done():
