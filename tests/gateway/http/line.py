@@ -168,11 +168,13 @@ class _ClientSide(_GatewaySide):
         self.endpoint: Endpoint
         self.tasks: set[asyncio.Task[None]] = set()
         self.targets: list[Target] = []
+        self.bridges: list[ProtocolBridge] = []
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         bridge = ProtocolBridge(self.endpoint)
         bridge.bind(stream)
         self.targets.append(stream.target)
+        self.bridges.append(bridge)
         place = self.hosts.get(stream.target.host, ErrorCode.UNKNOWN_UPSTREAM)
         if isinstance(place, ErrorCode):
             self.endpoint.reject_stream(stream, place, "as the test wants it")

@@ -174,8 +174,8 @@ async def test_an_upstream_reset_in_the_middle_resets_the_application(line: Line
     app.send(GET)
     await app.read_head()
     await until(lambda: upstream.tasks, "the upstream's connection")
-    (stream,) = line.client.session.streams.values()
-    line.client.reset_stream(stream, ErrorCode.CANCELLED, "the upstream went away")
+    (bridge,) = line.client_side.bridges
+    bridge.give_up(ErrorCode.CANCELLED, "the upstream went away")
     with pytest.raises(ConnectionResetError):
         await app.read_all()
 
