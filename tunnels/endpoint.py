@@ -99,7 +99,6 @@ class Endpoint:
         self._timing = timing or Timing()
         self._handlers: dict[int, StreamHandler] = {}
         self._ring: Ring[int] = Ring()
-        self._ring_planned = False
         self._congested = False
         self._ended: tuple[ErrorCode, str] | None = None
         self._last_word: tuple[ErrorCode, str] | None = None  # the peer's GOAWAY with no time left
@@ -415,7 +414,10 @@ class Endpoint:
                 return
 
     def _run_ring(self) -> None:
-        """Give each waiting stream its turn, while the transport and the session's credit allow it."""
+        """Give each waiting stream its turn, while the transport and the session's credit allow it.
+
+        Where that was room enough for a turn of each nobody has to wait: all go on by themselves.
+        """
         ring = self._ring
         for _ in range(len(ring)):
             if not len(ring) or self._congested or self.session.send_window.credit <= 0:
@@ -429,13 +431,9 @@ class Endpoint:
             if ring.allowance(stream_id) > 0 and not self._congested and self.session.send_window.credit > 0:
                 ring.leave(stream_id)  # it has nothing more to send
             ring.end_turn()
-        if len(ring) and not self._ring_planned:
-            self._ring_planned = True
-            self._loop.call_soon(self._continue_ring)
-
-    def _continue_ring(self) -> None:
-        self._ring_planned = False
-        self._run_ring()
+        for stream_id in ring.dissolve():
+            if (handler := self._handlers.get(stream_id)) is not None:
+                handler.resume_sending()
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Op
 
 
 async def run_bench(options: Options, directory: Path) -> Runs:
-    """Start the services and the paths, measure, and stop all of it; raises StartFailed. *directory* takes the files."""
+    """Start the services and the paths, measure, and stop all of it; raises StartFailed. *directory* takes files."""
     logs = directory / "logs"
     logs.mkdir()
     children = Children(logs)

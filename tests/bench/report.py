@@ -64,7 +64,7 @@ def make_results(runs: Runs, works: Sequence[Work]) -> list[Result]:
 
 def format_table(results: Sequence[Result]) -> str:
     """Lay *results* out in aligned columns, with a line between one work and the next."""
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for number, result in enumerate(results):
         if number and result.work != results[number - 1].work:
             rows.append(("",) * len(HEADINGS))

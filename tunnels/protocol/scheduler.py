@@ -63,3 +63,10 @@ class Ring(Generic[Key]):
         key, self._turn = self._turn, None
         if key is not None and self._deficits.get(key, 1) <= 0:
             self._deficits.move_to_end(key)
+
+    def dissolve(self) -> list[Key]:
+        """Empty the ring and return who stood in it, in order: there is room for all."""
+        waiting = list(self._deficits)
+        self._deficits.clear()
+        self._turn = None
+        return waiting
