@@ -113,6 +113,55 @@ async def test_a_request_is_rewritten(line: Line, name: str) -> None:
     assert echo.requests == [expected]
 
 
+AGAIN = b"Host: one.local\r\nConnection: keep-alive\r\nX-A: 1\r\n\r\n"
+
+
+async def test_a_request_with_the_headers_of_the_one_before_is_rewritten_the_same(line: Line) -> None:
+    echo = Echo()
+    await line.serve("one.local", echo)
+    app = await line.connect()
+    for path in (b"/1", b"/2?x", b"/"):
+        await app.ask(b"GET " + path + b" HTTP/1.1\r\n" + AGAIN)
+    parts = [
+        re.fullmatch(rb"GET (\S+) HTTP/1.1\r\n(.*)X-Request-Id: (\S+)\r\n\r\n", sent, re.S) for sent in echo.requests
+    ]
+    assert [part[1] for part in parts if part] == [b"/1", b"/2?x", b"/"]
+    assert {part[2] for part in parts if part} == {b"Host: one.local\r\nX-A: 1\r\n" + FORWARDED % b"one.local"}
+    assert len({part[3] for part in parts if part}) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "first"),
+    [
+        (400, b"GET /a b HTTP/1.1"),
+        (400, b"GET /\xff HTTP/1.1"),
+        (400, b"GET /#x HTTP/1.1"),
+        (400, b"GET http://two.local/ HTTP/1.1"),
+        (400, b"GET /\n HTTP/1.1"),
+        (501, b"FOO / HTTP/1.1"),
+        (505, b"GET / HTTP/2.0"),
+    ],
+)
+async def test_the_headers_of_the_one_before_do_not_excuse_a_request_line(
+    line: Line, status: int, first: bytes
+) -> None:
+    echo = Echo()
+    await line.serve("one.local", echo)
+    app = await line.connect()
+    await app.ask(b"GET / HTTP/1.1\r\n" + AGAIN)
+    app.send(first + b"\r\n" + AGAIN)
+    assert (await app.read_all()).startswith(b"HTTP/1.1 %d " % status)
+    assert len(echo.requests) == 1
+
+
+async def test_http_1_0_after_the_same_headers_in_http_1_1_is_still_http_1_0(line: Line) -> None:
+    await line.serve("one.local", Echo())
+    app = await line.connect()
+    await app.ask(b"GET / HTTP/1.1\r\nHost: one.local\r\n\r\n")
+    app.send(b"GET / HTTP/1.0\r\nHost: one.local\r\n\r\n")
+    assert b"Connection: close\r\n" in await app.read_all()
+
+
 async def test_the_host_header_passes_unchanged_and_routes_by_its_name(line: Line) -> None:
     echo = Echo()
     await line.serve("one.local", echo)

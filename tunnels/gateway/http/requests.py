@@ -19,6 +19,7 @@ from .limits import HttpLimits
 # RFC 9112 section 3. A target is visible ASCII; a fragment ("#") never goes into a request.
 _HEAD = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/(\d\.\d)\r\n" + FIELD_LINES + rb"\r\n")
 _LINE = re.compile(TOKEN + rb"++ [!\"$-~]++ HTTP/\d\.\d\r\n")
+_SIMPLE_LINE = re.compile(rb"(" + TOKEN + rb"++) /[!\"$-~]*+ HTTP/1\.1")
 # RFC 3986 section 3.2.2 as host names and addresses use it: no user, no escapes, no sub-delimiters.
 _HOST = re.compile(rb"([A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5})?)?")
 _ABSOLUTE = re.compile(rb"(?i:http)://([^/?]*)(.*)")
@@ -77,6 +78,32 @@ class Request:
         return self.body is None and self.method in _IDEMPOTENT
 
 
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """A request without a body whose headers have been checked: *block*, and *lines* for the upstream."""
+
+    block: bytes
+    lines: bytes
+    identified: bool  # it brought its X-Request-Id along
+    request: Request
+
+    def repeat(self, line: bytes) -> Request:
+        """Return the request with the same method and headers whose request line is *line*."""
+        request = self.request
+        request_id = request.request_id if self.identified else _make_id()
+        return Request(
+            request.method,
+            request.route,
+            request.accept,
+            request_id,
+            request.keep_alive,
+            False,
+            request.upgrade,
+            None,
+            b"%b\r\n%bX-Request-Id: %b\r\n\r\n" % (line, self.lines, request_id),
+        )
+
+
 class RequestReader:
     """Reads the request heads of one connection.
 
@@ -89,10 +116,22 @@ class RequestReader:
         self._address = address.encode("ascii", "replace")
         self._trusted = trusted
         self._port = port
-        self._route: Route | None = None  # of the latest request: the next one mostly has the same
+        # The requests of one connection mostly differ in nothing but their target.
+        self._route: Route | None = None
+        self._latest: _Latest | None = None
 
     def read(self, head: bytes) -> Request:
         """Return the request that *head*, with its empty line, begins. Raises BadMessage."""
+        latest = self._latest
+        if latest is not None:
+            line, _, block = head.partition(b"\r\n")
+            if block == latest.block:
+                match = _SIMPLE_LINE.fullmatch(line)
+                if match is not None and match[1] == latest.request.method:
+                    return latest.repeat(line)
+        return self._read_anew(head)
+
+    def _read_anew(self, head: bytes) -> Request:
         shape = _HEAD.fullmatch(head)
         if shape is None:
             raise _explain(head)
@@ -111,23 +150,12 @@ class RequestReader:
         body = _find_body(found, http_1_0)
         upgrade = b"upgrade" in found and b"upgrade" in options and _may_upgrade(found, body, http_1_0)
         request_id = found.get(b"x-request-id", b"")
-        if _REQUEST_ID.fullmatch(request_id) is None:
-            request_id = b"%b-%x" % (_id_prefix, next(_id_count))
-
-        if not http_1_0 and target == shape[2] and _DROPPED.isdisjoint(found):
-            lines = [head[:-2]]
-        else:
-            dropped = _DROPPED if _OPTIONS.issuperset(options) else _DROPPED | _listed(options)
-            lines = [b"%b %b HTTP/1.1\r\n" % (method, target), join_headers(headers, dropped)]
-            if b"transfer-encoding" in found:
-                lines.append(b"Transfer-Encoding: chunked\r\n")
-            if upgrade:
-                lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % found[b"upgrade"])
-            elif b"te" in found and b"trailers" in split_list(found[b"te"]):
-                lines.append(b"Connection: TE\r\nTE: trailers\r\n")
-        lines.append(self._forwarded(found, route))
-        lines.append(b"X-Request-Id: %b\r\n\r\n" % request_id)
-        return Request(
+        identified = _REQUEST_ID.fullmatch(request_id) is not None
+        if not identified:
+            request_id = _make_id()
+        block = head[shape.end(3) + 2 :]
+        lines = _pass_headers(block, headers, found, options, upgrade) + self._forwarded(found, route)
+        request = Request(
             method=method,
             route=route,
             accept=found.get(b"accept", b""),
@@ -137,8 +165,11 @@ class RequestReader:
             http_1_0=http_1_0,
             upgrade=upgrade,
             body=body,
-            head=b"".join(lines),
+            head=b"%b %b HTTP/1.1\r\n%bX-Request-Id: %b\r\n\r\n" % (method, target, lines, request_id),
         )
+        if body is None and not http_1_0:
+            self._latest = _Latest(block, lines, identified, request)
+        return request
 
     def _find_route(self, host: bytes) -> Route:
         route = self._route
@@ -175,6 +206,27 @@ def _read_headers(head: bytes, limit: int) -> list[tuple[bytes, bytes]]:
     if len(collector.headers) > limit:
         raise BadMessage(431, "TOO_MANY_HEADERS", f"the request has more than {limit} headers")
     return collector.headers
+
+
+def _pass_headers(
+    block: bytes, headers: list[tuple[bytes, bytes]], found: dict[bytes, bytes], options: list[bytes], upgrade: bool
+) -> bytes:
+    """Return the lines of the application's headers for the upstream; as they are in *block* where all may pass."""
+    if _DROPPED.isdisjoint(found):
+        return block[:-2]
+    dropped = _DROPPED if _OPTIONS.issuperset(options) else _DROPPED | _listed(options)
+    lines = join_headers(headers, dropped)
+    if b"transfer-encoding" in found:
+        lines += b"Transfer-Encoding: chunked\r\n"
+    if upgrade:
+        lines += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % found[b"upgrade"]
+    elif b"te" in found and b"trailers" in split_list(found[b"te"]):
+        lines += b"Connection: TE\r\nTE: trailers\r\n"
+    return lines
+
+
+def _make_id() -> bytes:
+    return b"%b-%x" % (_id_prefix, next(_id_count))
 
 
 def _note(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
