@@ -15,6 +15,7 @@ from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTr
 
 HEADROOM: Final = 14  # the longest WebSocket header: 2 bytes, 8 of length, 4 of mask
 CLOSE_TIMEOUT: Final = 2.0  # seconds
+MAX_FRAGMENTS: Final = 1024  # of one message; empty ones would have no end
 NOTSENT_LOWAT: Final = 128 * 1024
 _BINARY: Final = WSMsgType.BINARY
 
@@ -71,6 +72,7 @@ class NativeListener(WSListener):
         self._receiver = receiver
         self._transport: NativeTransport | None = None
         self._parts = bytearray()  # a message that came in fragments (RFC 6455 section 5.4)
+        self._fragments = 0
         self._fault: tuple[int, str] | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -87,15 +89,27 @@ class NativeListener(WSListener):
             if not transport.is_close_frame_sent:
                 transport.send_close(frame.get_close_code())
             transport.disconnect()
+        elif kind is WSMsgType.PING:
+            self._answer_ping(transport, frame)
         elif kind is WSMsgType.TEXT:
             self._refuse(int(WSCloseCode.UNSUPPORTED_DATA.value), "a text message, binary expected")
 
+    def _answer_ping(self, transport: WSTransport, frame: WSFrame) -> None:
+        # RFC 6455 section 5.5.2: of several pings the latest has to be answered. A peer that reads none of the answers
+        # is not given more of them to keep in our memory.
+        if self._transport is not None and self._transport.unsent_bytes() < LOW_WATER:
+            transport.send_pong(frame.get_payload_as_bytes())
+
     def _receive_fragment(self, frame: WSFrame) -> None:
+        self._fragments += 1
         self._parts += frame.get_payload_as_memoryview()
         if len(self._parts) > MAX_MESSAGE:
             self._parts = bytearray()
             self._refuse(WSCloseCode.MESSAGE_TOO_BIG.value, f"a message of more than {MAX_MESSAGE} bytes")
+        elif self._fragments > MAX_FRAGMENTS:
+            self._refuse(WSCloseCode.MESSAGE_TOO_BIG.value, f"a message of more than {MAX_FRAGMENTS} fragments")
         elif frame.fin:
+            self._fragments = 0
             message, self._parts = self._parts, bytearray()
             self._receiver.message_received(memoryview(message))
 
@@ -151,6 +165,7 @@ async def connect_native(
             extra_headers=headers,
             proxy=proxy,
             max_redirects=0,
+            enable_auto_pong=False,  # the listener answers
             max_frame_size=MAX_MESSAGE,
             websocket_handshake_timeout=timeout,
             read_buffer_init_size=4096,

@@ -43,7 +43,7 @@ async def accept_native(
         20,
         20,
         WSAutoPingStrategy.PING_WHEN_IDLE,
-        True,
+        False,  # pings of the peer are answered by the listener, within bounds
         MAX_MESSAGE,
         None,
         READ_BUFFER,
