@@ -64,6 +64,9 @@ class Bridge(ABC):
     def stream_accepted(self) -> None:  # noqa: B027 - most have nothing to do
         """Nothing to do: bytes flow without waiting."""
 
+    def session_draining(self) -> None:  # noqa: B027 - whether a connection has more to say only its ends know
+        """Nothing to do: the connection may go on until the session ends."""
+
     def stream_rejected(self, code: ErrorCode, reason: str) -> None:
         self._end(reset=True)
 
@@ -281,7 +284,7 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         super().__init__(endpoint, on_end)
         self._transport: asyncio.Transport | None = None
         self._read_buffer = memoryview(bytearray(READ_SIZE))
-        self._ahead = b""  # read from the connection, not yet sent: less than READ_SIZE
+        self._ahead = b""  # read from the connection, not yet sent: one read at most
         self._eof_read = False
         self._full = False
         self._gone = False  # the connection has ended in good order
@@ -298,6 +301,9 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         self._write_held()
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        # TLS of asyncio and uvloop says how much waits, and loses what did not fit when the connection ends behind it.
+        if sizehint >= len(self._read_buffer):
+            self._read_buffer = memoryview(bytearray(sizehint + READ_SIZE))
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -73,7 +73,7 @@ class Wire:
 
     def __init__(self, wires: Wires) -> None:
         self.app, self._gateway_socket = tcp_pair()
-        self.upstream, self._client_socket = tcp_pair()
+        self.upstream, self.client_socket = tcp_pair()
         self.ended: list[str] = []
         self.gateway_bridge = wires.make(wires.line.gateway, lambda: self.ended.append("gateway"))
         self.client_bridge: Bridge
@@ -96,12 +96,12 @@ class Wire:
         """The upstream was reached."""
         await until(lambda: hasattr(self, "client_bridge"), "OPEN")
         self._wires.line.client.accept_stream(self.client_bridge.stream)
-        await self._wires.connect(self.client_bridge, self._client_socket)
+        await self._wires.connect(self.client_bridge, self.client_socket)
 
     async def refused(self) -> None:
         await until(lambda: hasattr(self, "client_bridge"), "OPEN")
         self._wires.line.client.reject_stream(self.client_bridge.stream, ErrorCode.UPSTREAM_REFUSED, "refused")
-        self._client_socket.close()
+        self.client_socket.close()
 
     def close(self) -> None:
         for sock in (self.app, self.upstream):

@@ -7,6 +7,7 @@ the only bound, and they suffice.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
@@ -16,6 +17,8 @@ from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTr
 AsgiMessage = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiMessage]]
 AsgiSend = Callable[[AsgiMessage], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT: Final = 2.0  # seconds
 
@@ -69,8 +72,12 @@ class AsgiTransport(MessageTransport):
         code, reason = 1006, "the connection was cut"
         try:
             await asyncio.wait({reading, cut, writing}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done() and not reading.cancelled() and reading.exception() is None:
-                code, reason = reading.result()
+            if reading.done() and not reading.cancelled():
+                fault = reading.exception()
+                if fault is None:
+                    code, reason = reading.result()
+                else:
+                    logger.error("a message could not be handled; the session ends", exc_info=fault)
             if self._close is not None:
                 code, reason = self._close
         finally:

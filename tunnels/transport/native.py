@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
-from typing import Any, Final, cast
+from typing import Final, cast
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    ws_connect,
+)
 
 from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTransport
 
 HEADROOM: Final = 14  # the longest WebSocket header: 2 bytes, 8 of length, 4 of mask
 CLOSE_TIMEOUT: Final = 2.0  # seconds
 MAX_FRAGMENTS: Final = 1024  # of one message; empty ones would have no end
+
 NOTSENT_LOWAT: Final = 128 * 1024
 _BINARY: Final = WSMsgType.BINARY
 
@@ -81,16 +93,20 @@ class NativeListener(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is _BINARY and frame.fin and not self._parts:
+        if kind is _BINARY and frame.fin and not self._parts and not transport.is_close_frame_sent:
             self._receiver.message_received(frame.get_payload_as_memoryview())
-        elif kind is _BINARY or kind is WSMsgType.CONTINUATION:
-            self._receive_fragment(frame)
         elif kind is WSMsgType.CLOSE:
             if not transport.is_close_frame_sent:
-                transport.send_close(frame.get_close_code())
+                # RFC 6455 section 7.4.1: 1005 stands for a close without a code and is never sent.
+                code = frame.get_close_code()
+                transport.send_close(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
             transport.disconnect()
         elif kind is WSMsgType.PING:
             self._answer_ping(transport, frame)
+        elif transport.is_close_frame_sent:
+            pass  # what was under way is not looked at; picows gives out even the frame that it refused as too long
+        elif kind is _BINARY or kind is WSMsgType.CONTINUATION:
+            self._receive_fragment(frame)
         elif kind is WSMsgType.TEXT:
             self._refuse(int(WSCloseCode.UNSUPPORTED_DATA.value), "a text message, binary expected")
 
@@ -156,10 +172,18 @@ async def connect_native(
     it: name, proxy, TLS and upgrade. Raises OSError, ssl.SSLError, TimeoutError, python_socks.ProxyError or
     picows.WSHandshakeError, whose ``response.status`` tells a refusal.
     """
-    options: dict[str, Any] = {}
+    offered = headers.get("Sec-WebSocket-Protocol")
+
+    def make_listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> NativeListener:
+        # RFC 6455 section 4.1: the server selects one of the subprotocols that were offered.
+        selected = response.headers.get("Sec-WebSocket-Protocol")
+        if selected != offered:
+            raise WSHandshakeError(f"the server speaks {selected or 'no subprotocol'}, not {offered}")
+        return NativeListener(receiver)
+
     async with asyncio.timeout(timeout):
-        await ws_connect(
-            lambda: NativeListener(receiver),
+        _, listener = await ws_connect(
+            make_listener,
             url,
             ssl_context=ssl_context,
             extra_headers=headers,
@@ -169,5 +193,6 @@ async def connect_native(
             max_frame_size=MAX_MESSAGE,
             websocket_handshake_timeout=timeout,
             read_buffer_init_size=4096,
-            **options,
         )
+    if listener is None:  # picows takes an end before the answer for a success
+        raise ConnectionResetError(errno.ECONNRESET, "the connection was closed during the WebSocket upgrade")
