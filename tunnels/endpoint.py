@@ -49,6 +49,8 @@ class StreamHandler(Protocol):
     def fin_received(self) -> None: ...
     def stream_reset(self, code: ErrorCode, reason: str) -> None: ...
     def resume_sending(self) -> None: ...
+    def session_draining(self) -> None:
+        """The session ends soon: a stream that only waits for more work ends now."""
 
 
 class EndpointHandler(Protocol):
@@ -287,6 +289,7 @@ class Endpoint:
         if self.open:
             self.session.send_goaway(code, deadline, reason)
             self._flush()
+            self._tell_draining()
 
     def close(self, code: ErrorCode, reason: str) -> None:
         """End the session: GOAWAY, the closing handshake, a reset for every stream that is left."""
@@ -330,6 +333,7 @@ class Endpoint:
         elif isinstance(event, ev.GoawayReceived):
             if not event.deadline:
                 self._last_word = (event.code, event.reason)
+            self._tell_draining()
             self._handler.session_draining(event.code, event.deadline, event.reason)
         elif isinstance(event, ev.SessionOpened):
             self._session_opened(event.hello)
@@ -360,6 +364,10 @@ class Endpoint:
             self._run_ring()
         elif (handler := self._handlers.get(stream.stream_id)) is not None and stream.stream_id not in self._ring:
             handler.resume_sending()
+
+    def _tell_draining(self) -> None:
+        for handler in list(self._handlers.values()):
+            handler.session_draining()
 
     def _forget(self, stream: Stream) -> StreamHandler | None:
         self._ring.leave(stream.stream_id)

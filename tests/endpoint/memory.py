@@ -136,6 +136,8 @@ class Recorder:
         if held:
             self.endpoint.consume(self.stream, held)
 
+    def session_draining(self) -> None: ...
+
     def resume_sending(self) -> None:
         if self.on_resume is not None:
             self.on_resume()

@@ -39,6 +39,16 @@ async def test_each_request_goes_to_its_own_host(line: Line) -> None:
     await until(lambda: line.gateway.streams == 1, "the stream of the other host to end")
 
 
+@pytest.mark.parametrize("ends", ["client", "gateway"])
+async def test_a_kept_stream_does_not_hold_up_a_session_that_ends(line: Line, ends: str) -> None:
+    await line.serve("one.local", Echo())
+    app = await line.connect()
+    assert (await app.ask(get()))[1] == b"hi"
+    assert line.gateway.streams == 1
+    getattr(line, ends).announce_end(ErrorCode.SHUTDOWN, 60.0)
+    await until(lambda: line.gateway.streams == 0, "the kept stream to end")
+
+
 async def test_pipelined_requests_are_answered_in_order(line: Line) -> None:
     bodies = iter([b"1a", b"2b", b"3c"])
 

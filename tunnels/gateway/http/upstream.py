@@ -142,6 +142,10 @@ class UpstreamStream:
     def stream_reset(self, code: ErrorCode, reason: str) -> None:
         self._fail(code, reason, untouched=False)
 
+    def session_draining(self) -> None:
+        if self._request is None and self._receiver is not None:
+            self.finish()  # a kept stream would only make the session wait for its end
+
     def resume_sending(self) -> None:
         if self._ahead:
             self._send_ahead()
