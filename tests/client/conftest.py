@@ -17,6 +17,7 @@ from tests.client.waiting import until
 from tunnels.client.backoff import Backoff
 from tunnels.client.client import Client, report_stray_error
 from tunnels.client.options import load_options
+from tunnels.endpoint import Timing
 from tunnels.logs import configure_logs
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -105,10 +106,15 @@ async def start_client(gateway: InProcessGateway) -> AsyncIterator[StartClient]:
     """Start clients with the options of the command line; they are stopped at the end."""
     running: list[RunningClient] = []
 
-    def start(*upstreams: str, make_backoff: Callable[[], Backoff] = quick_backoff, **flags: Any) -> RunningClient:
+    def start(
+        *upstreams: str,
+        make_backoff: Callable[[], Backoff] = quick_backoff,
+        timing: Timing | None = None,
+        **flags: Any,
+    ) -> RunningClient:
         given = {"url": gateway.url, "token": TOKEN, "upstream": list(upstreams)}
         given |= {name.replace("_", "-"): value for name, value in flags.items()}
-        client = RunningClient(Client(load_options(given, {}), make_backoff=make_backoff))
+        client = RunningClient(Client(load_options(given, {}), timing=timing, make_backoff=make_backoff))
         running.append(client)
         return client
 

@@ -12,6 +12,8 @@ from tests.client.conftest import Log, RunningClient, StartClient, StartService
 from tests.client.gateway import TOKEN, InProcessGateway, ask, echo
 from tests.client.waiting import until
 from tunnels.client.backoff import Backoff
+from tunnels.client.line import Line
+from tunnels.endpoint import Timing
 from tunnels.protocol import SUBPROTOCOL, ErrorCode, Exposure, Target
 
 
@@ -243,6 +245,18 @@ async def test_a_client_that_never_connected_stops_at_once(
     assert await client.end() == 0
 
 
+async def test_a_fault_of_the_client_itself_is_one_line_and_exit_code_1(
+    gateway: InProcessGateway, start_client: StartClient, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(line: Line) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Line, "_hold_session", fail)
+    client: RunningClient = start_client("1=127.0.0.1:1")
+    assert await client.end() == 1
+    assert log.find("error", "the client failed (RuntimeError('a bug'))", "please report this line")
+
+
 async def test_nothing_of_a_client_is_left_on_the_loop_after_its_end(
     gateway: InProcessGateway, start_client: StartClient, start_service: StartService
 ) -> None:
@@ -258,3 +272,59 @@ async def test_nothing_of_a_client_is_left_on_the_loop_after_its_end(
     await until(lambda: not gateway.live, "the sessions to end")
     left = {task for task in asyncio.all_tasks() - before if "_accept" not in repr(task)}
     assert not left, (left, listening)
+
+
+# -- a path that is dead ----------------------------------------------------------------------------------------------
+
+
+class LossyRelay:
+    """A way to the gateway that can swallow every byte, as a network does that was dropped without a word."""
+
+    def __init__(self, port: int) -> None:
+        self.swallows = False
+        self._port = port
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        finally:
+            back.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not self.swallows:
+                writer.write(data)
+        if not self.swallows:
+            writer.write_eof()
+
+
+async def test_a_dead_path_is_noticed_and_left(
+    gateway: InProcessGateway, start_client: StartClient, start_service: StartService, log: Log
+) -> None:
+    relay = LossyRelay(gateway.port)
+    way = await start_service(relay.relay)
+    start_client("1=127.0.0.1:1", url=f"ws://{way.address}/acmeco/prod", timing=Timing(idle=0.2, answer=0.5))
+    await gateway.wait_for_session()
+    relay.swallows = True
+    await log.wait_for("not connected: the gateway is not heard any more", "cuts idle connections")
+    relay.swallows = False
+    await until(lambda: len(gateway.sessions) > 1 and gateway.sessions[-1].live, "another session")
+
+
+async def test_an_idle_session_is_kept_alive(
+    gateway: InProcessGateway, start_client: StartClient, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_client("1=127.0.0.1:1", timing=Timing(idle=0.2, answer=1))
+    session = await gateway.wait_for_session()
+    messages: list[int] = []
+    receive = session.endpoint.message_received
+
+    def count(message: memoryview) -> None:
+        messages.append(len(message))
+        receive(message)
+
+    monkeypatch.setattr(session.endpoint, "message_received", count)
+    await until(lambda: len(messages) >= 3, "three signs of life of an idle client")
+    assert gateway.live == [session]
+    assert not log.find("not connected")

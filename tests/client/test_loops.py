@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +19,7 @@ import uvloop
 from tests.client.certificates import PrivateCA
 from tests.client.gateway import TOKEN, InProcessGateway, Service, ask, echo
 from tests.client.waiting import until
-from tunnels.client.client import Client
+from tunnels.client.client import Client, choose_loop_factory, stop_on_signals
 from tunnels.client.dialling import loop_watches_sockets
 from tunnels.client.options import load_options
 from tunnels.protocol import Target
@@ -98,9 +101,34 @@ def test_the_client_serves_plain_and_tls_upstreams_and_half_closes(
         assert runner.run(asyncio.wait_for(scenario(), 50)) == 0
 
 
-def test_the_client_falls_back_to_asyncio_where_uvloop_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunnels.client.client import _choose_loop_factory
+class DeafToSignals(asyncio.SelectorEventLoop):
+    """A loop without ``add_signal_handler``, as on Windows."""
 
-    assert _choose_loop_factory() is uvloop.new_event_loop
-    monkeypatch.setitem(__import__("sys").modules, "uvloop", None)
-    assert _choose_loop_factory() is None
+    def add_signal_handler(self, *_: Any) -> NoReturn:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("factory", [asyncio.SelectorEventLoop, uvloop.new_event_loop, DeafToSignals])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_the_client_on_every_loop(
+    number: signal.Signals, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def scenario() -> None:
+        stopped = asyncio.Event()
+        stop_on_signals(stopped.set)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(stopped.wait(), 10)
+
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(scenario())
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def test_the_client_falls_back_to_asyncio_where_uvloop_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_loop_factory() is uvloop.new_event_loop
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert choose_loop_factory() is None

@@ -132,14 +132,14 @@ def make_contexts(options: ClientOptions) -> tuple[ssl.SSLContext | None, ssl.SS
 def run_client(options: ClientOptions) -> int:
     """Run a client until a signal stops it; return the exit code. Raises OptionInvalid."""
     _raise_file_limit()
-    with asyncio.Runner(loop_factory=_choose_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=choose_loop_factory()) as runner:
         return runner.run(_run(options))
 
 
 async def _run(options: ClientOptions) -> int:
     asyncio.get_running_loop().set_exception_handler(report_stray_error)
     client = Client(options)
-    _on_signals(client.stop)
+    stop_on_signals(client.stop)
     return await client.run()
 
 
@@ -156,7 +156,7 @@ def report_stray_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
         log.error(f"{context.get('message', 'an error')} ({error!r}): please report this line")
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
+def stop_on_signals(stop: Callable[[], None]) -> None:
     """Call *stop* on the event loop for SIGTERM and SIGINT, also on Windows."""
     loop = asyncio.get_running_loop()
 
@@ -170,7 +170,7 @@ def _on_signals(stop: Callable[[], None]) -> None:
             signal.signal(number, relay)
 
 
-def _choose_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def choose_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's where it is installed, else None for asyncio's own."""
     try:
         import uvloop  # noqa: PLC0415 - there is none for Windows
