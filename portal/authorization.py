@@ -21,12 +21,14 @@ class Refused(Exception):
     Attributes:
         status: the HTTP status that says so: 401, 403 or 404.
         reason: a sentence for the person who runs the client, which says what to do.
+        disabled: whether the tunnel lets nobody in, and not this token alone.
     """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, disabled: bool = False) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.disabled = disabled
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def _check_token(token: Token, now: datetime) -> None:
 
 def _check_tunnel(tunnel: Tunnel) -> None:
     if tunnel.customer.suspended:
-        raise Refused(403, f"The customer {tunnel.customer.name} is suspended. Ask your provider.")
+        raise Refused(403, f"The customer {tunnel.customer.name} is suspended. Ask your provider.", disabled=True)
     if not tunnel.enabled:
-        raise Refused(403, f"The tunnel {tunnel} is disabled. Ask your provider to enable it.")
+        raise Refused(403, f"The tunnel {tunnel} is disabled. Ask your provider to enable it.", disabled=True)
 
 
 def _wrong_tunnel(customer: str, tunnel: str) -> Refused:

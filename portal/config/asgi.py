@@ -25,6 +25,7 @@ from portal.services import sessions  # noqa: E402
 from tunnels.gateway.addresses import parse_networks  # noqa: E402
 from tunnels.gateway.directory import Grant, Refused, SessionReport  # noqa: E402
 from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
+from tunnels.protocol import ErrorCode  # noqa: E402
 
 Asgi = Callable[..., Awaitable[Any]]
 
@@ -85,7 +86,8 @@ class PortalDirectory:
         try:
             grant: Grant = await self._run(question, *args, **kwargs)
         except authorization.Refused as refused:
-            raise Refused(refused.status, refused.reason) from None
+            code = ErrorCode.DISABLED if refused.disabled else ErrorCode.REVOKED
+            raise Refused(refused.status, refused.reason, code=code) from None
         return grant
 
     async def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -80,13 +80,15 @@ async def test_the_upstream_may_finish_first(
 
 
 async def assert_reset(port: int, bound: float = BOUND) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with pytest.raises(ConnectionResetError):
         async with asyncio.timeout(bound):
-            while await reader.read(65536):
-                pass
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                while await reader.read(65536):
+                    pass
+            finally:
+                writer.close()
             raise AssertionError("the connection ended as if all were well")
-    writer.close()
 
 
 async def test_a_refused_upstream_resets_the_connection_within_a_second(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from ..protocol import ErrorCode
+
 
 class Grant(Protocol):
     """The answer to a good token: one tunnel, and what it may do."""
@@ -43,13 +45,17 @@ class Grant(Protocol):
 
 
 class Refused(Exception):
-    """The client may not connect: an HTTP *status* and a *reason* that tells it what to do."""
+    """The client may not connect: an HTTP *status* and a *reason* that tells it what to do.
 
-    def __init__(self, status: int, reason: str, *, retry_after: int = 0) -> None:
+    *retry_after* is in seconds; *code* is what a session ends with that is up already.
+    """
+
+    def __init__(self, status: int, reason: str, *, retry_after: int = 0, code: ErrorCode = ErrorCode.REVOKED) -> None:
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
-        self.retry_after = retry_after  # seconds
+        self.retry_after = retry_after
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

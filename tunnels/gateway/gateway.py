@@ -50,7 +50,7 @@ class Gateway:
     """
 
     def __init__(self, directory: Directory, options: GatewayOptions) -> None:
-        self.registry = Registry(Place(options.listen_host, options.http_limits))
+        self.registry = Registry(Place(options.listen_host, options.http_limits, options.trusted_proxies))
         self.draining = False
         self._directory = directory
         self._options = options
@@ -231,7 +231,7 @@ class Gateway:
                 grant = await asyncio.wait_for(self._directory.renew(sessions[0].grant), DIRECTORY_TIMEOUT)
             except Refused as refused:
                 for session in sessions:
-                    session.endpoint.close(ErrorCode.REVOKED, refused.reason)
+                    session.endpoint.close(refused.code, refused.reason)
             except Exception as error:
                 logger.error("%s: the portal could not be asked; its sessions go on: %s", tunnel, describe(error))
             else:

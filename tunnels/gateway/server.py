@@ -140,9 +140,8 @@ class TunnelServer(Server):  # type: ignore[misc]
 
     def kill_all_applications(self) -> Any:
         """Cancel what runs; Daphne's own fails over a connection whose application has returned."""
-        self.connections = {
-            protocol: details for protocol, details in self.connections.items() if "application_instance" in details
-        }
+        running = {p: details for p, details in self.connections.items() if "application_instance" in details}
+        self.connections: dict[Any, dict[str, Any]] = running
         return super().kill_all_applications()
 
 

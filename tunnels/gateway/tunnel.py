@@ -11,6 +11,7 @@ from typing import Final
 
 from ..endpoint import Endpoint, StreamHandler
 from ..protocol import ErrorCode, Stream, StreamRefused, Target
+from .addresses import Network
 from .directory import Grant
 from .http import HttpConnection, HttpLimits
 from .listeners import HttpListener, Listener, TcpListener
@@ -24,10 +25,11 @@ REPEAT_AFTER: Final = 10.0  # seconds before the same refusal is logged again
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where listeners bind, and how HTTP is limited."""
+    """Where listeners bind, how HTTP is limited, and whose X-Forwarded headers are believed."""
 
     host: str
     http_limits: HttpLimits
+    trusted_proxies: tuple[Network, ...] = ()
 
 
 class LiveTunnel:
@@ -133,7 +135,13 @@ class LiveTunnel:
 
     def _make_http_connection(self, source: str, on_end: Callable[[], None]) -> HttpConnection:
         return HttpConnection(
-            self.open_stream, peer=source, tunnel=str(self), limits=self._place.http_limits, on_end=on_end
+            self.open_stream,
+            peer=source,
+            tunnel=str(self),
+            limits=self._place.http_limits,
+            on_end=on_end,
+            trusted=self._place.trusted_proxies,
+            port=HTTP_SERVICE_PORT,
         )
 
     def _report_refusal(self, target: Target, code: ErrorCode, reason: str) -> None:
