@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -165,26 +167,51 @@ async def test_a_name_that_does_not_resolve_is_told_apart(
     assert log.find("postgres.invalid:5432", "does not resolve", "DNS")
 
 
-async def test_an_upstream_that_does_not_answer_is_given_up_in_time(
-    gateway: InProcessGateway, start_client: StartClient, log: Log
-) -> None:
-    full = socket.socket()
-    waiting = [socket.socket() for _ in range(4)]
-    try:
-        # A listener whose queue is full lets further attempts wait.
+@pytest.fixture
+def silent_address() -> Iterator[tuple[str, int]]:
+    """An address that answers nothing: a listener whose queue is full lets further attempts wait."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        for sock in waiting:
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(full.getsockname())
-        start_client(f"1=127.0.0.1:{full.getsockname()[1]}", dial_timeout="0.3")
-        session = await gateway.wait_for_session()
-        result = await session.endpoint.probe(Target(1), 10)
-        assert result.code is ErrorCode.UPSTREAM_TIMEOUT
-        assert log.find("no answer within 0.3 s")
-    finally:
-        for sock in (full, *waiting):
-            sock.close()
+        yield full.getsockname()
+
+
+async def test_an_upstream_that_does_not_answer_is_given_up_in_time(
+    gateway: InProcessGateway, start_client: StartClient, log: Log, silent_address: tuple[str, int]
+) -> None:
+    start_client(f"1=127.0.0.1:{silent_address[1]}", dial_timeout="0.3")
+    session = await gateway.wait_for_session()
+    result = await session.endpoint.probe(Target(1), 10)
+    assert result.code is ErrorCode.UPSTREAM_TIMEOUT
+    assert log.find("no answer within 0.3 s")
+
+
+async def test_every_address_of_a_name_is_tried_without_waiting_long_for_one(
+    gateway: InProcessGateway,
+    start_client: StartClient,
+    start_service: StartService,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_address: tuple[str, int],
+    unused_port: int,
+) -> None:
+    service = await start_service(echo)
+    found = [("127.0.0.1", unused_port), silent_address, ("127.0.0.1", service.port)]
+
+    async def look_up(host: str, port: int, **how: int) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in found]
+
+    start_client("1=many.example:1", dial_timeout="60")
+    await gateway.wait_for_session()
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    assert await ask(gateway.listen(Target(1)), b"hello") == b"hello"
+    found[:] = found[:1]
+    with pytest.raises(ConnectionResetError):
+        await ask(gateway.listen(Target(1)), b"hello")
 
 
 async def test_a_probe_dials_and_reports_how_long_it_took(

@@ -76,7 +76,7 @@ class Dialler:
         except TimeoutError:
             advice = "check the address, that the service is running, and firewalls on the way"
             raise DialFailed(ErrorCode.UPSTREAM_TIMEOUT, f"no answer within {timeout:g} s", advice) from None
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:
             advice = "check the name in --upstream and this machine's DNS"
             reason = "its name does not resolve"
             raise DialFailed(ErrorCode.UPSTREAM_NAME, reason, advice) from error
@@ -104,9 +104,9 @@ class Dialler:
                 "--upstream-ca-file, or go without the check with --upstream-insecure"
             )
             raise DialFailed(ErrorCode.UPSTREAM_TLS, f"its certificate is not accepted: {what}", advice) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             advice = "check that the service speaks TLS on this port; for plain HTTP write http:// in --upstream"
-            what = getattr(error, "reason", "") or error.strerror or "the connection was closed"
+            what = getattr(error, "reason", "") or getattr(error, "strerror", "") or "the connection was closed"
             raise DialFailed(ErrorCode.UPSTREAM_TLS, f"TLS failed: {what}", advice) from error
 
     async def attach(self, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]) -> None:
