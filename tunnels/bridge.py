@@ -20,7 +20,7 @@ from .endpoint import Endpoint
 from .protocol import ErrorCode, Stream
 
 READ_SIZE: Final = 16384
-HALF_CLOSE_TIMEOUT: Final = 60.0  # seconds
+HALF_CLOSE_TIMEOUT: Final = 60.0  # seconds of silence
 READS_PER_WAKE: Final = 4  # frames that one stream sends before the loop looks at the others
 _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 _LINGER_OFF: Final = struct.pack("ii", 0, 0)
@@ -308,6 +308,8 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._ahead += self._read_buffer[:nbytes]
+        if self._linger is not None:
+            self._await_end()
         self._send_ahead()
 
     def eof_received(self) -> bool:
@@ -399,8 +401,13 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
             except OSError as error:  # the peer has reset the connection
                 self._fail(error)
         else:
-            # TLS has no half-close here: what the other end still says is waited for, not for ever.
-            self._linger = asyncio.get_running_loop().call_later(HALF_CLOSE_TIMEOUT, self._fail, None)
+            self._await_end()
+
+    def _await_end(self) -> None:
+        """Wait for what the other end still says after our FIN, which TLS can't tell it; not for ever."""
+        if self._linger is not None:
+            self._linger.cancel()
+        self._linger = asyncio.get_running_loop().call_later(HALF_CLOSE_TIMEOUT, self._fail, None)
 
     def _close_connection(self, reset: bool) -> None:
         if self._linger is not None:

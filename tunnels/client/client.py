@@ -7,7 +7,6 @@ import contextlib
 import platform
 import signal
 import ssl
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
@@ -16,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from .. import __version__
+from ..descriptors import raise_file_limit
 from ..endpoint import Timing
 from ..protocol import Hello
 from .backoff import Backoff
@@ -31,7 +31,6 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1  # a fault of the client itself
 EXIT_USAGE: Final = 2  # options that can't be used
 EXIT_CUT: Final = 130  # stopped at once by a second signal
-MAX_FILES: Final = 65536
 
 
 class Client:
@@ -131,7 +130,7 @@ def make_contexts(options: ClientOptions) -> tuple[ssl.SSLContext | None, ssl.SS
 
 def run_client(options: ClientOptions) -> int:
     """Run a client until a signal stops it; return the exit code. Raises OptionInvalid."""
-    _raise_file_limit()
+    raise_file_limit()
     with asyncio.Runner(loop_factory=choose_loop_factory()) as runner:
         return runner.run(_run(options))
 
@@ -178,19 +177,6 @@ def choose_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each stream takes one, and the usual limit is 1,024."""
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - there is none on Windows
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if 0 <= soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _report_failures(running: list[asyncio.Task[None]]) -> bool:
