@@ -55,7 +55,10 @@ class MessageTransport(ABC):
 
     @abstractmethod
     def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake with *code*; the connection is cut where the peer does not answer in 2 s."""
+        """Start the closing handshake with *code*; the connection is cut where the peer does not answer in 2 s.
+
+        While bytes that were sent before still leave, there is more time, 30 s at most.
+        """
 
     @abstractmethod
     def abort(self) -> None:

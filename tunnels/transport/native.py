@@ -26,6 +26,7 @@ from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTr
 
 HEADROOM: Final = 14  # the longest WebSocket header: 2 bytes, 8 of length, 4 of mask
 CLOSE_TIMEOUT: Final = 2.0  # seconds
+CLOSE_TURNS: Final = 15  # how many of them at the most
 MAX_FRAGMENTS: Final = 1024  # of one message; empty ones would have no end
 
 NOTSENT_LOWAT: Final = 128 * 1024
@@ -66,7 +67,16 @@ class NativeTransport(MessageTransport):
             # RFC 6455 section 5.5: a control frame holds at most 125 bytes, 2 of them the code.
             text = reason.encode()[:120].decode("utf-8", "ignore")
             self._socket.send_close(code, text)  # type: ignore[arg-type]  # picows takes any number
-            self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+            self._await_close()
+
+    def _await_close(self, unsent_before: int | None = None, turns: int = CLOSE_TURNS) -> None:
+        """Give the peer CLOSE_TIMEOUT to answer, and again while what is unsent grows less: slow is not dead."""
+        unsent = self.unsent_bytes()
+        if not turns or (unsent_before is not None and not 0 < unsent < unsent_before):
+            self.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._close_timer = loop.call_later(CLOSE_TIMEOUT, self._await_close, unsent, turns - 1)
 
     def abort(self) -> None:
         self._socket.disconnect(graceful=False)
