@@ -168,6 +168,16 @@ class Endpoint:
         return self.transport is not None and self.session.draining
 
     @property
+    def bytes_received(self) -> int:
+        """Bytes of streams received so far; the headers of frames and messages are not counted."""
+        return self.session.bytes_received if self.transport is not None else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of streams sent so far."""
+        return self.session.bytes_sent if self.transport is not None else 0
+
+    @property
     def round_trip(self) -> float | None:
         """The round trip to the peer in seconds, once measured."""
         return self.session.round_trip if self.transport is not None else None
@@ -427,6 +437,7 @@ class Endpoint:
         Where that was room enough for a turn of each nobody has to wait: all go on by themselves.
         """
         ring = self._ring
+        last: int | None = None
         for _ in range(len(ring)):
             if not len(ring) or self._congested or self.session.send_window.credit <= 0:
                 return
@@ -440,8 +451,14 @@ class Endpoint:
                 ring.leave(stream_id)  # it has nothing more to send
             ring.end_turn()
         for stream_id in ring.dissolve():
+            had_room = not len(ring)
             if (handler := self._handlers.get(stream_id)) is not None:
                 handler.resume_sending()
+            if had_room and stream_id in ring:
+                last = stream_id  # it took what room was left: its next turn comes after those of the others
+        if last is not None:
+            ring.leave(last)
+            ring.wait(last)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -200,6 +200,24 @@ async def test_a_congested_path_gives_waiting_streams_their_turns_fairly():
     assert sum(sent) < 8_000_000
 
 
+@pytest.mark.parametrize("high_water", [65_536, 131_072, 200_000, 300_000, 600_000])
+@pytest.mark.parametrize("count", [2, 3, 4])
+async def test_no_stream_is_favoured_whatever_the_room_of_the_path(count, high_water):
+    """What is left of the room after a turn of each goes to one stream, and not always to the same one."""
+    line = Line(high_water=high_water, client=Limits(stream_window=64 << 20, session_window=1 << 30))
+    await line.settle()
+    line.transports[0].pause()
+    size = 12_000_000
+    streams = [line.open(bytes(size), bulk=True) for _ in range(count)]
+    line.transports[0].resume()
+    for _ in range(12):
+        for _ in range(8):
+            line.transports[0].deliver()
+        await asyncio.sleep(0)
+    sent = [size - len(stream.backlog) for stream in streams]
+    assert max(sent) - min(sent) <= 65_536 + high_water
+
+
 async def test_a_stalled_reader_stops_its_own_stream_only():
     line = Line()
     await line.settle()

@@ -87,6 +87,17 @@ def test_leaving_without_waiting_does_nothing():
     assert len(ring) == 1
 
 
+def test_a_dissolved_ring_tells_who_waited_in_order_and_holds_nobody():
+    ring = ring_of(3, 1, 2)
+    ring.begin_turn()
+    ring.spend(3, QUANTUM)
+    ring.end_turn()
+    assert ring.dissolve() == [1, 2, 3]
+    assert (len(ring), ring.allowance(1)) == (0, 0)
+    ring.wait(3)
+    assert (ring.begin_turn(), ring.allowance(3)) == (3, QUANTUM)
+
+
 @given(st.integers(2, 6), st.lists(st.integers(1, 5 * QUANTUM), min_size=1, max_size=40))
 def test_streams_that_always_wait_are_never_more_than_a_quantum_apart(count, rooms):
     ring = ring_of(*range(count))
