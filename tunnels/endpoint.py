@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from .protocol import MAX_DATA, ErrorCode, Exposure, Hello, Ring, Role, Session, State, Stream, StreamRefused, Target
 from .protocol import events as ev
+from .protocol.events import DataReceived
 from .protocol.frames import DATA, HEADER, HEADER_SIZE
 from .protocol.session import Buffer
 from .transport import MessageTransport
@@ -127,9 +128,10 @@ class Endpoint:
     def message_received(self, message: memoryview) -> None:
         now = self._heard_at = clock()
         self._pinged_at = None
+        handlers = self._handlers
         for event in self.session.receive_message(message, now):
-            if type(event) is ev.DataReceived:
-                handler = self._handlers.get(event.stream.stream_id)
+            if type(event) is DataReceived:
+                handler = handlers.get(event.stream.stream_id)
                 if handler is not None:
                     handler.data_received(event.data)
             else:
@@ -213,24 +215,30 @@ class Endpoint:
 
         With 0 the handler must wait; ``resume_sending`` tells when it is its turn.
         """
-        stream_id = stream.stream_id
-        if stream.closed or stream.fin_sent or stream.send.credit <= 0:
+        # Asked for every read: plain comparisons, where min() and len() would cost more than the rest.
+        allowed = stream.send.credit
+        if allowed <= 0 or stream.fin_sent or stream.closed:
             return 0  # a WINDOW frame or nothing wakes it
-        ring = self._ring
-        if self._congested or self.session.send_window.credit <= 0:
-            ring.wait(stream_id)
+        session_credit = self.session.send_window.credit
+        if self._congested or session_credit <= 0:
+            self._ring.wait(stream.stream_id)
             return 0
-        allowed = min(stream.send.credit, self.session.send_window.credit, MAX_DATA)
-        if len(ring):
-            ring.wait(stream_id)
-            return min(allowed, max(ring.allowance(stream_id), 0))
+        allowed = allowed if allowed < MAX_DATA else MAX_DATA
+        allowed = allowed if allowed < session_credit else session_credit
+        if self._ring.deficits:
+            self._ring.wait(stream.stream_id)
+            return min(allowed, max(self._ring.allowance(stream.stream_id), 0))
         return allowed
 
     def send_data(self, stream: Stream, data: Buffer) -> None:
         """Send *data*, no more than :meth:`may_send` said, gathered with what else leaves in this pass of the loop."""
-        self.session.send_data(stream, data)
-        self._ring.spend(stream.stream_id, len(data))
-        self._sent()
+        pending = self.session.send_data(stream, data)
+        if self._ring.deficits:
+            self._ring.spend(stream.stream_id, len(data))
+        if not self._flush_planned:
+            self._plan_flush(clock())
+        elif pending > FLUSH_SIZE:
+            self._flush()
 
     def bulk_buffer(self) -> memoryview:
         """Return the memory to read up to MAX_DATA bytes into, for :meth:`send_bulk` right after."""
@@ -260,12 +268,12 @@ class Endpoint:
     def consume(self, stream: Stream, size: int) -> None:
         """Say that *size* received bytes have left for where they go; credit goes back to the peer."""
         now = clock()
-        session = self.session
-        session.consume(stream, size, now)
+        granted = self.session.consume(stream, size, now)
         if now - self._measured_at > ROUND_TRIP_INTERVAL:
             self._measured_at = now
-            session.send_ping(now)
-        if session.pending and not self._flush_planned:
+            self.session.send_ping(now)
+            granted = True
+        if granted and not self._flush_planned:
             self._plan_flush(now)
 
     async def probe(self, target: Target, timeout: float) -> ProbeResult:
@@ -400,13 +408,6 @@ class Endpoint:
         self._handler.session_closed(code, reason)
 
     # -- sending ------------------------------------------------------------------------------------------------------
-
-    def _sent(self) -> None:
-        if self._flush_planned:
-            if self.session.pending > FLUSH_SIZE:
-                self._flush()
-        else:
-            self._plan_flush(clock())
 
     def _plan_flush(self, now: float) -> None:
         """Let a lone frame leave at once; gather the frames of a busy pass of the loop into one message."""

@@ -11,10 +11,11 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import Final, NoReturn
 
 from . import events, frames
 from .errors import ErrorCode, ProtocolError, StreamRefused
+from .events import DataReceived
 from .frames import (
     ACCEPT,
     DATA,
@@ -64,7 +65,10 @@ class State(Enum):
     CLOSED = "closed"
 
 
-_CLOSED = State.CLOSED  # a look-up in an Enum costs, and this one is made for every frame
+# Looked up for every frame; an Enum's member costs the most.
+_CLOSED = State.CLOSED
+_pack_header = HEADER.pack
+_unpack_header = HEADER.unpack_from
 
 
 class Stream:
@@ -115,6 +119,7 @@ class Session:
         self.round_trip: float | None = None  # seconds, the least of the latest samples
         self._limits = hello.limits
         self._headroom = headroom
+        self._message_limit = headroom + MAX_MESSAGE
         self._outgoing = bytearray(headroom)
         self._gathered: deque[bytearray] = deque()  # messages that are full
         self._gathered_bytes = 0
@@ -135,6 +140,16 @@ class Session:
     def pending(self) -> int:
         """Bytes that wait for :meth:`data_to_send`."""
         return self._gathered_bytes + len(self._outgoing) - self._headroom
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of all streams received so far."""
+        return self._receive_window.received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of all streams sent so far."""
+        return self.send_window.sent
 
     def data_to_send(self) -> bytearray | None:
         """Return the next message to send, with the headroom in front, or None; it belongs to the caller."""
@@ -192,13 +207,16 @@ class Session:
         stream.send.spend(size)
         self.send_window.spend(size)
 
-    def send_data(self, stream: Stream, data: Buffer) -> None:
-        """Put *data*, at most MAX_DATA bytes and within the credit, behind the frames that wait."""
+    def send_data(self, stream: Stream, data: Buffer) -> int:
+        """Put *data*, at most MAX_DATA bytes and within the credit, behind what waits; returns :attr:`pending`."""
         size = len(data)
-        self.spend(stream, size)
-        self._make_room(size)
-        self._outgoing += pack_header(DATA, size, stream.stream_id)
+        stream.send.spend(size)
+        self.send_window.spend(size)
+        if len(self._outgoing) + HEADER_SIZE + size > self._message_limit:
+            self._begin_message()
+        self._outgoing += _pack_header(DATA << 24 | size, stream.stream_id)
         self._outgoing += data
+        return self._gathered_bytes + len(self._outgoing) - self._headroom
 
     def send_fin(self, stream: Stream) -> None:
         """Say that this was our last byte; the stream is gone when both sides have said so (section 4.5)."""
@@ -208,14 +226,22 @@ class Session:
             if stream.fin_received:
                 self._remove_stream(stream)
 
-    def consume(self, stream: Stream, size: int, now: float) -> None:
-        """Say that *size* received bytes of *stream* have left for where they go; gives credit back (section 6)."""
+    def consume(self, stream: Stream, size: int, now: float) -> bool:
+        """Say that *size* received bytes of *stream* have left for where they go (section 6).
+
+        Returns whether it was time to give credit back: then there is something to send.
+        """
         if stream.discarded:
-            return  # its bytes went back to the session already
+            return False  # its bytes went back to the session already
         grant = stream.receive.consume(size, now, self.round_trip)
+        session_grant = self._receive_window.consume(size, now, None)
+        if not (grant or session_grant):
+            return False
         if grant and not stream.fin_received:
             self._append(WINDOW, stream.stream_id, frames.pack_credit(grant))
-        self._consume_session(size, now)
+        if session_grant:
+            self._append(WINDOW, 0, frames.pack_credit(session_grant))
+        return True
 
     def send_ping(self, now: float) -> None:
         """Measure the round trip; not while MAX_PINGS_UNANSWERED are under way (section 4.10)."""
@@ -261,35 +287,31 @@ class Session:
         the peer sent meet in one order. Go through all of it. A message that breaks the protocol ends in a
         SessionFailed event, and whatever follows is ignored; so is the rest once the session is closed.
         """
+        position, end = 0, len(message)
         try:
-            yield from self._receive_frames(message, now)
+            while position < end and self.state is not _CLOSED:
+                # "A message holds whole frames."
+                if position + HEADER_SIZE > end:
+                    _refuse(ErrorCode.PROTOCOL, "a message ends inside a frame header")
+                word, stream_id = _unpack_header(message, position)
+                kind, length = word >> 24, word & 0xFF_FFFF
+                start = position + HEADER_SIZE
+                position = start + length
+                if length > MAX_DATA:
+                    _refuse(ErrorCode.FRAME_TOO_LARGE, f"a frame of {length} bytes, at most {MAX_DATA} allowed")
+                if position > end:
+                    _refuse(ErrorCode.PROTOCOL, "a message ends inside a frame")
+                event: events.Event | None
+                if kind == DATA and self.peer is not None:
+                    event = self._receive_data(stream_id, message[start:position], now)
+                else:
+                    event = self._receive_control(kind, stream_id, message[start:position], now)
+                if event is not None:
+                    yield event
         except ProtocolError as error:
             self.send_goaway(error.code, 0, error.reason)
             self.state = State.CLOSED
             yield events.SessionFailed(error.code, error.reason)
-
-    def _receive_frames(self, message: memoryview, now: float) -> Iterator[events.Event]:
-        position, end = 0, len(message)
-        unpack_header = HEADER.unpack_from
-        while position < end and self.state is not _CLOSED:
-            # "A message holds whole frames."
-            if position + HEADER_SIZE > end:
-                raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame header")
-            word, stream_id = unpack_header(message, position)
-            kind, length = word >> 24, word & 0xFF_FFFF
-            start = position + HEADER_SIZE
-            position = start + length
-            if length > MAX_DATA:
-                raise ProtocolError(ErrorCode.FRAME_TOO_LARGE, f"a frame of {length} bytes, at most {MAX_DATA} allowed")
-            if position > end:
-                raise ProtocolError(ErrorCode.PROTOCOL, "a message ends inside a frame")
-            event: events.Event | None
-            if kind == DATA and self.peer is not None:
-                event = self._receive_data(stream_id, message[start:position], now)
-            else:
-                event = self._receive_control(kind, stream_id, message[start:position], now)
-            if event is not None:
-                yield event
 
     def _receive_data(self, stream_id: int, data: memoryview, now: float) -> events.DataReceived | None:
         size = len(data)
@@ -305,7 +327,7 @@ class Session:
         if stream.fin_received:
             raise ProtocolError(ErrorCode.PROTOCOL, f"DATA after FIN on stream {stream_id}")
         stream.receive.receive(size)
-        return events.DataReceived(stream, data)
+        return DataReceived(stream, data)
 
     def _receive_control(self, kind: int, stream_id: int, payload: memoryview, now: float) -> events.Event | None:
         if self.peer is None:
@@ -323,7 +345,7 @@ class Session:
 
     def _receive_hello(self, payload: memoryview) -> events.Event:
         self.peer = frames.unpack_hello(payload)
-        self.send_window.credit = self.peer.limits.session_window
+        self.send_window.grant(self.peer.limits.session_window)
         self.state = State.OPEN
         return events.SessionOpened(self.peer)
 
@@ -431,17 +453,16 @@ class Session:
 
     def _append(self, kind: int, stream_id: int, payload: bytes = b"") -> None:
         if self.state is not _CLOSED:  # "After GOAWAY that ends a session nothing follows."
-            self._make_room(len(payload))
+            # "A message is at most 262,144 bytes": where the frame has no room another message begins (section 2).
+            if len(self._outgoing) + HEADER_SIZE + len(payload) > self._message_limit:
+                self._begin_message()
             self._outgoing += pack_header(kind, len(payload), stream_id)
             self._outgoing += payload
 
-    def _make_room(self, size: int) -> None:
-        """Begin another message where a frame of *size* bytes would take this one over its limit (section 2)."""
-        length = len(self._outgoing) - self._headroom
-        if length + HEADER_SIZE + size > MAX_MESSAGE:
-            self._gathered.append(self._outgoing)
-            self._gathered_bytes += length
-            self._outgoing = bytearray(self._headroom)
+    def _begin_message(self) -> None:
+        self._gathered.append(self._outgoing)
+        self._gathered_bytes += len(self._outgoing) - self._headroom
+        self._outgoing = bytearray(self._headroom)
 
     def _add_stream(self, stream_id: int, target: Target, source: str, peer: Limits) -> Stream:
         window = ReceiveWindow(self._limits.stream_window, ceiling=MAX_STREAM_WINDOW, budget=self._budget)
@@ -470,3 +491,7 @@ class Session:
         """Let frames of a stream pass that is gone; "a frame of a stream that never was ends the session"."""
         if stream_id % 2 == 0 or stream_id > self._last_stream_id:
             raise ProtocolError(ErrorCode.PROTOCOL, f"a frame of type {kind} on stream {stream_id}, never opened")
+
+
+def _refuse(code: ErrorCode, reason: str) -> NoReturn:
+    raise ProtocolError(code, reason)
