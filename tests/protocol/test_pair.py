@@ -197,6 +197,7 @@ class Pair(RuleBasedStateMachine):
         elif isinstance(event, ev.StreamReset | ev.StreamRejected):
             self.break_stream(side, event.stream)
         self.react(side, event)
+        self.collect(side)
 
     def react(self, side: int, event: ev.Event) -> None:
         """Do what a handler does at once when it is told something."""
