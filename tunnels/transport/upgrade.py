@@ -14,7 +14,17 @@ from .native import NativeListener
 
 READ_BUFFER: Final = 16384  # bytes; picows grows it with what arrives
 
+MAX_READ: Final = 131_072  # bytes read at a time, so that a peer who floods keeps neither the loop nor much memory
+
 _WSProtocol: Any = getattr(picows, "WSProtocol")  # noqa: B009 - it is there; its type is not
+
+
+class BoundedProtocol(_WSProtocol):  # type: ignore[misc]
+    """picows' protocol, but for its buffer, which would double as long as what arrives fills it."""
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        view: memoryview = super().get_buffer(sizehint)
+        return view[:MAX_READ]
 
 
 async def accept_native(
@@ -31,7 +41,7 @@ async def accept_native(
         response = WSUpgradeResponse.create_101_response(extra_headers=headers)
         return WSUpgradeResponseWithListener(response, NativeListener(receiver))
 
-    protocol = _WSProtocol(
+    protocol = BoundedProtocol(
         None,
         None,
         False,
