@@ -39,6 +39,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _direct() -> Iterator[None]:
+    """Whatever proxies this machine has, programs go the direct way unless a test says otherwise."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+            environment.delenv(name, raising=False)
+            environment.delenv(name.upper(), raising=False)
+        yield
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def installation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     """Portal, gateway, Valkey, PostgreSQL with TLS and the client of acmeco/prod, all of them real."""

@@ -20,7 +20,6 @@ from tests.gateway.conftest import until
 MEGABYTE = 1 << 20
 MOORLINE = Path(sys.executable).with_name("moorline")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,9 @@ class Programs:
     async def start(
         self, name: str, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None
     ) -> Program:
-        """Start the program *words* with *environment* and none of this machine's proxies."""
+        """Start the program *words*, with *environment* on top of ours."""
         unique = f"{name}-{len(self.started)}"
-        direct = {variable: "" for proxy in PROXIES for variable in (proxy, proxy.upper())}
-        command = Command(words, {"PYTHONUNBUFFERED": "1", **direct, **(environment or {})}, directory=CHECKOUT)
+        command = Command(words, {"PYTHONUNBUFFERED": "1", **(environment or {})}, directory=CHECKOUT)
         program = Program(await self._children.start(unique, command), self._logs / f"{unique}.log")
         self.started.append(program)
         return program
