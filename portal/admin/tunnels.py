@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -66,7 +67,16 @@ class SessionInline(ReadOnly, TabularInline):
 
     model = Session
     verbose_name_plural = "Connected clients"
-    fields: ClassVar[list[Any]] = ["client", "client_address", "client_version", "gateway", "transport", "opened_at"]
+    fields: ClassVar[list[Any]] = [
+        "client",
+        "client_address",
+        "client_version",
+        "gateway",
+        "transport",
+        "opened_at",
+        "received",
+        "sent",
+    ]
     readonly_fields = fields
     extra = 0
     hide_title = True
@@ -80,6 +90,14 @@ class SessionInline(ReadOnly, TabularInline):
     @display(description="Token")
     def client(self, session: Session) -> str:
         return str(session.token) if session.token else "none"
+
+    @display(description="From the client")
+    def received(self, session: Session) -> str:
+        return filesizeformat(session.bytes_received)
+
+    @display(description="To the client")
+    def sent(self, session: Session) -> str:
+        return filesizeformat(session.bytes_sent)
 
 
 class StateFilter(admin.SimpleListFilter):

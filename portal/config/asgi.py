@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import Any
@@ -23,7 +23,7 @@ _django: Any = get_asgi_application()  # before anything that imports models
 from portal import authorization, notices  # noqa: E402
 from portal.services import sessions  # noqa: E402
 from tunnels.gateway.addresses import parse_networks  # noqa: E402
-from tunnels.gateway.directory import Grant, Refused, SessionReport  # noqa: E402
+from tunnels.gateway.directory import Grant, Refused, SessionReport, Usage  # noqa: E402
 from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
 from tunnels.protocol import ErrorCode  # noqa: E402
 
@@ -73,11 +73,13 @@ class PortalDirectory:
             opened_at=report.opened_at,
         )
 
-    async def session_closed(self, session_id: str, code: str, reason: str) -> None:
-        await self._run(sessions.close_session, session_id=session_id, code=code, reason=reason)
+    async def session_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None:
+        carried = (usage.bytes_received, usage.bytes_sent)
+        await self._run(sessions.close_session, session_id=session_id, code=code, reason=reason, carried=carried)
 
-    async def heartbeat(self, gateway: str, session_ids: Sequence[str]) -> None:
-        await self._run(sessions.heartbeat_sessions, gateway=gateway, session_ids=session_ids)
+    async def heartbeat(self, gateway: str, live: Mapping[str, Usage]) -> None:
+        carried = {session_id: (usage.bytes_received, usage.bytes_sent) for session_id, usage in live.items()}
+        await self._run(sessions.heartbeat_sessions, gateway=gateway, carried=carried)
 
     def changes(self) -> AsyncGenerator[str, None]:
         return notices.watch_tunnels()

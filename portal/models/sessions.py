@@ -20,6 +20,9 @@ class Session(models.Model):
     transport = models.CharField(max_length=16)
     opened_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
+    # What it has carried, as the gateway said last: bytes from the client, bytes to it.
+    bytes_received = models.PositiveBigIntegerField(default=0)
+    bytes_sent = models.PositiveBigIntegerField(default=0)
     closed_at = models.DateTimeField(null=True)
     close_code = models.CharField(max_length=32, blank=True)
     close_reason = models.CharField(max_length=200, blank=True)

@@ -6,7 +6,7 @@ protocol, by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -68,13 +68,26 @@ def open_session(
 
 
 @transaction.atomic
-def close_session(*, session_id: UUID | str, code: str, reason: str = "", now: datetime | None = None) -> bool:
+def close_session(
+    *,
+    session_id: UUID | str,
+    code: str,
+    reason: str = "",
+    carried: tuple[int, int] | None = None,
+    now: datetime | None = None,
+) -> bool:
     """Record that a session has ended.
+
+    Args:
+        carried: the bytes it has received from its client and sent to it.
 
     Returns:
         Whether it was live; one that is closed already, or went with its tunnel, is left alone.
     """
-    return bool(_close(Q(session_id=session_id), code, reason, now))
+    closed = bool(_close(Q(session_id=session_id), code, reason, now))
+    if closed and carried is not None:
+        Session.objects.filter(session_id=session_id).update(bytes_received=carried[0], bytes_sent=carried[1])
+    return closed
 
 
 @transaction.atomic
@@ -88,18 +101,32 @@ def close_gateway_sessions(*, gateway: str, reason: str = RESTART_REASON, now: d
 
 
 @transaction.atomic
-def heartbeat_sessions(*, gateway: str, session_ids: Sequence[UUID | str], now: datetime | None = None) -> int:
+def heartbeat_sessions(*, gateway: str, carried: Mapping[str, tuple[int, int]], now: datetime | None = None) -> int:
     """Note that a gateway still has these sessions.
 
     One that was closed as stale, because the gateway could not reach the database for a while, is live again.
+
+    Args:
+        carried: for each session's id, the bytes it has received from its client and sent to it.
 
     Returns:
         How many sessions were found.
     """
     is_live = Q(closed_at=None) | Q(close_code=LOST, close_reason=STALE_REASON)
-    return Session.objects.filter(is_live, gateway=gateway, session_id__in=session_ids).update(
+    found = list(
+        Session.objects.filter(is_live, gateway=gateway, session_id__in=carried).only("bytes_received", "bytes_sent")
+    )
+    Session.objects.filter(session_id__in=[session.pk for session in found]).update(
         last_seen_at=now or timezone.now(), closed_at=None, close_code="", close_reason=""
     )
+    busy = []
+    for session in found:
+        received, sent = carried[str(session.pk)]
+        if (session.bytes_received, session.bytes_sent) != (received, sent):
+            session.bytes_received, session.bytes_sent = received, sent
+            busy.append(session)
+    Session.objects.bulk_update(busy, ["bytes_received", "bytes_sent"], batch_size=500)
+    return len(found)
 
 
 @transaction.atomic

@@ -15,13 +15,9 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-kind = sys.argv[1]
-if kind != "uvicorn":
-    from tunnels.gateway.server import TunnelServer, run_server, twisted_loop
 
 import uvloop
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -30,9 +26,11 @@ from django.urls import re_path
 
 from tunnels.endpoint import Timing
 from tunnels.gateway.addresses import parse_networks
-from tunnels.gateway.directory import Refused, SessionReport
+from tunnels.gateway.directory import Refused, SessionReport, Usage
 from tunnels.gateway.gateway import Gateway, GatewayOptions
 from tunnels.protocol import Target
+
+kind = sys.argv[1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class MemoryDirectory:
             tunnel=t["tunnel"],
             tunnel_id=f"{t['customer']}/{t['tunnel']}",
             token_id=token,
-            tcp_ports={port: 0 for port in t["tcp_ports"]},
+            tcp_ports=dict.fromkeys(t["tcp_ports"], 0),
             revision=t.get("revision", 1),
             max_sessions=t.get("max_sessions", 16),
             max_streams=t.get("max_streams", 4096),
@@ -104,10 +102,11 @@ class MemoryDirectory:
             version=report.client_version,
         )
 
-    async def session_closed(self, session_id: str, code: str, reason: str) -> None:
-        say(event="closed", session=session_id, code=code, reason=reason)
+    async def session_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None:
+        carried = [usage.bytes_received, usage.bytes_sent]
+        say(event="closed", session=session_id, code=code, reason=reason, carried=carried)
 
-    async def heartbeat(self, gateway: str, session_ids: Sequence[str]) -> None:
+    async def heartbeat(self, gateway: str, sessions: Mapping[str, Usage]) -> None:
         pass
 
     async def changes(self) -> AsyncGenerator[str, None]:
@@ -202,6 +201,9 @@ def main() -> None:
     if kind == "uvicorn":
         uvloop.run(run_uvicorn(application, gateway, commands))
         return
+
+    # Imported here: it installs Twisted's reactor and chooses the event loop, which uvicorn does by itself.
+    from tunnels.gateway.server import TunnelServer, run_server, twisted_loop
 
     class Server(TunnelServer):
         def listen_success(self, port: Any) -> None:

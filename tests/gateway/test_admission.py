@@ -48,8 +48,8 @@ async def refusal(gateway: GatewayProcess, path: str, token: str | None, subprot
     except InvalidStatus as error:
         return error.response.status_code, (error.response.body or b"").decode().strip()
     except ConnectionClosed as error:
-        assert error.rcvd is not None
-        return error.rcvd.code - 4000, error.rcvd.reason
+        if error.rcvd is not None:
+            return error.rcvd.code - 4000, error.rcvd.reason
     raise AssertionError("the gateway let a stranger in")
 
 
@@ -158,11 +158,8 @@ async def test_the_gateway_speaks_only_with_its_own_version(gateway: GatewayProc
         assert websocket.subprotocol == SUBPROTOCOL
         hello = b'{"versions":["v9"]}'
         await websocket.send(len(hello).to_bytes(4, "big") + bytes(4) + hello)
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                await asyncio.wait_for(websocket.recv(), BOUND)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == ErrorCode.VERSION.close_code
+        await asyncio.wait_for(websocket.wait_closed(), BOUND)
+        assert websocket.close_code == ErrorCode.VERSION.close_code
 
 
 async def test_the_native_client_sees_the_status(gateway: GatewayProcess, connect_client: ConnectClient) -> None:

@@ -70,7 +70,7 @@ async def test_a_gateway_that_stops_lets_streams_finish(
     assert (code, deadline) == (ErrorCode.SHUTDOWN, BOUND)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await connect_client(gateway)
     writer.write(b"and after")
     writer.write_eof()

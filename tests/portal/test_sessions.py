@@ -116,23 +116,32 @@ def test_a_heartbeat_keeps_a_session_live(prod: Tunnel, session: Session) -> Non
     other = open_session(prod, gateway="gateway-1")
     later = session.last_seen_at + timedelta(seconds=59)
     both = [str(session.pk), str(other.pk)]
-    assert sessions.heartbeat_sessions(gateway="gateway-0", session_ids=both, now=later) == 1
+    assert sessions.heartbeat_sessions(gateway="gateway-0", carried=dict.fromkeys(both, (0, 0)), now=later) == 1
     sessions.sweep_stale_sessions(now=later + timedelta(seconds=30))
     assert is_live(session)
     assert not is_live(other)
 
 
+def test_what_a_session_has_carried_is_kept_by_heartbeats_and_at_its_end(session: Session) -> None:
+    sessions.heartbeat_sessions(gateway="gateway-0", carried={str(session.pk): (5_000_000_000, 7)})
+    session.refresh_from_db()
+    assert (session.bytes_received, session.bytes_sent) == (5_000_000_000, 7)
+    assert sessions.close_session(session_id=session.pk, code="OK", carried=(6_000_000_000, 8))
+    session.refresh_from_db()
+    assert (session.bytes_received, session.bytes_sent) == (6_000_000_000, 8)
+
+
 def test_a_session_swept_by_mistake_is_live_again_at_the_next_heartbeat(session: Session) -> None:
     later = session.last_seen_at + timedelta(minutes=5)
     sessions.sweep_stale_sessions(now=later)
-    sessions.heartbeat_sessions(gateway="gateway-0", session_ids=[session.pk], now=later)
+    sessions.heartbeat_sessions(gateway="gateway-0", carried={str(session.pk): (0, 0)}, now=later)
     assert is_live(session)
     assert (session.close_code, session.close_reason, session.last_seen_at) == ("", "", later)
 
 
 def test_a_session_that_was_closed_stays_closed_whatever_a_heartbeat_says(session: Session) -> None:
     sessions.close_session(session_id=session.pk, code="LOST", reason="The client is gone.")
-    assert sessions.heartbeat_sessions(gateway="gateway-0", session_ids=[session.pk]) == 0
+    assert sessions.heartbeat_sessions(gateway="gateway-0", carried={str(session.pk): (0, 0)}) == 0
     assert not is_live(session)
 
 

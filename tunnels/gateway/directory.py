@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -73,6 +73,14 @@ class SessionReport:
     opened_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a session has carried so far: bytes from the client and bytes to it."""
+
+    bytes_received: int
+    bytes_sent: int
+
+
 class Directory(Protocol):
     """The portal as the gateway sees it. Every call may take as long as a database does."""
 
@@ -90,10 +98,10 @@ class Directory(Protocol):
 
     async def session_opened(self, report: SessionReport) -> None: ...
 
-    async def session_closed(self, session_id: str, code: str, reason: str) -> None: ...
+    async def session_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None: ...
 
-    async def heartbeat(self, gateway: str, session_ids: Sequence[str]) -> None:
-        """Say that these sessions of *gateway* are live; called every 15 s."""
+    async def heartbeat(self, gateway: str, sessions: Mapping[str, Usage]) -> None:
+        """Say that these sessions of *gateway* are live, by id, and what each has carried; called every 15 s."""
         ...
 
     def changes(self) -> AsyncGenerator[str, None]:

@@ -195,7 +195,7 @@ class Gateway:
         logger.info("%s: ended, %s (%s)", session, reason or "closed", code.name)
         self.registry.remove(session)
         if session.opened_at is not None:
-            self._ledger.note_closed(session.session_id, code.name, reason)
+            self._ledger.note_closed(session.session_id, code.name, reason, session.usage)
 
     async def probe(self, customer: str, tunnel: str, target: Target, timeout: float) -> ProbeResult:
         """Have a client of the tunnel dial *target*; *timeout* in seconds."""
@@ -243,9 +243,10 @@ class Gateway:
     async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL)
-            session_ids = [session.session_id for session in self.registry.sessions() if session.opened_at is not None]
+            live = [session for session in self.registry.sessions() if session.opened_at is not None]
+            usage = {session.session_id: session.usage for session in live}
             try:
-                await asyncio.wait_for(self._directory.heartbeat(self._options.name, session_ids), DIRECTORY_TIMEOUT)
+                await asyncio.wait_for(self._directory.heartbeat(self._options.name, usage), DIRECTORY_TIMEOUT)
             except Exception as error:
                 logger.error("the portal took no heartbeat: %s", describe(error))
 

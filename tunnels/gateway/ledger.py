@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from .directory import Directory, SessionReport
+from .directory import Directory, SessionReport, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Ledger:
     def note_opened(self, report: SessionReport) -> None:
         self._put(lambda: self._directory.session_opened(report))
 
-    def note_closed(self, session_id: str, code: str, reason: str) -> None:
-        self._put(lambda: self._directory.session_closed(session_id, code, reason))
+    def note_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None:
+        self._put(lambda: self._directory.session_closed(session_id, code, reason, usage))
 
     def _put(self, call: Call) -> None:
         try:

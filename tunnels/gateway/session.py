@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from ..endpoint import Endpoint, StreamHandler, Timing
 from ..protocol import ErrorCode, Exposure, Hello, Limits, Role, Stream, Target
-from .directory import Grant, SessionReport
+from .directory import Grant, SessionReport, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ class GatewaySession:
     def usable(self) -> bool:
         """Whether new streams can go over this session."""
         return self.endpoint.open and not self.endpoint.draining
+
+    @property
+    def usage(self) -> Usage:
+        """What this session has carried so far."""
+        return Usage(self.endpoint.bytes_received, self.endpoint.bytes_sent)
 
     def report(self) -> SessionReport:
         """Return what the portal is told; for a session that has opened."""

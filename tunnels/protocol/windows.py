@@ -18,10 +18,16 @@ GROWTH_ROUND_TRIPS: Final = 2.0
 class SendWindow:
     """The credit a peer gave us, in bytes; we may send *credit* more."""
 
-    __slots__ = ("credit",)
+    __slots__ = ("credit", "granted")
 
     def __init__(self, credit: int) -> None:
         self.credit = credit
+        self.granted = credit  # all that was ever given
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent so far."""
+        return self.granted - self.credit
 
     def spend(self, size: int) -> None:
         """Take *size* bytes off the credit; asking for more than there is a fault of the caller."""
@@ -32,6 +38,7 @@ class SendWindow:
     def grant(self, increment: int) -> None:
         """Add what a WINDOW frame grants ("a credit that goes over 2^31-1 ends the session")."""
         self.credit += increment
+        self.granted += increment
         if self.credit > MAX_WINDOW:
             raise ProtocolError(ErrorCode.WINDOW_OVERRUN, f"a credit of {self.credit} bytes, over 2^31-1")
 
@@ -65,16 +72,22 @@ class ReceiveWindow:
     is.
     """
 
-    __slots__ = ("_budget", "_ceiling", "_consumed", "_granted_at", "_initial", "credit", "size")
+    __slots__ = ("_budget", "_ceiling", "_consumed", "_granted_at", "_initial", "credit", "granted", "size")
 
     def __init__(self, size: int, *, ceiling: int = 0, budget: GrowthBudget | None = None) -> None:
         self.size = size
         self.credit = size
+        self.granted = size  # all that was ever given
         self._initial = size
         self._ceiling = ceiling
         self._budget = budget
         self._consumed = 0  # consumed and not yet granted again
         self._granted_at = 0.0
+
+    @property
+    def received(self) -> int:
+        """Bytes received so far."""
+        return self.granted - self.credit
 
     @property
     def unconsumed(self) -> int:
@@ -105,6 +118,7 @@ class ReceiveWindow:
         self._granted_at = now
         self._consumed = 0
         self.credit += grant
+        self.granted += grant
         return grant
 
     def stop_growing(self) -> None:
