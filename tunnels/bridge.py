@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -146,6 +147,7 @@ class SocketBridge(Bridge):
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._writing = False
+        self._error = 0  # the errno of a connection that broke while bytes of it were still to be read
 
     def connect(self, sock: socket.socket) -> None:
         """Take a connected, non-blocking socket and start to move bytes; it is the bridge's from now on."""
@@ -210,12 +212,32 @@ class SocketBridge(Bridge):
                 self._fail(error)
                 return
             if not size:
-                self._stop_reading()
-                self._finish_reading()
+                self._finish_reading_socket()
                 return
             endpoint.send_bulk(stream, size)
             if size < allowed:
+                if self._has_broken():
+                    self._finish_reading_socket()
                 return
+        if self._has_broken():
+            self._loop.call_soon(self._readable)
+
+    def _has_broken(self) -> bool:
+        """Say whether the connection broke behind what was read.
+
+        libuv, and so uvloop, tells of that once and watches the socket no more: who reads the last bytes then and waits
+        for the next event waits for ever.
+        """
+        if self._socket is not None and not self._error:
+            self._error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # tells once, too
+        return bool(self._error)
+
+    def _finish_reading_socket(self) -> None:
+        self._stop_reading()
+        if self._error:
+            self._fail(OSError(self._error, os.strerror(self._error)))
+        else:
+            self._finish_reading()
 
     def _writable(self) -> None:
         held, sock = self._held, self._socket

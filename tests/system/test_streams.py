@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -146,6 +148,57 @@ async def test_a_refused_upstream_resets_the_connection_within_a_second(
             await ask(port, b"SELECT 1", bound=1.0)
     assert client.find(f"upstream {LOOPBACK}:{refusing} for port 1", "refused")
     assert client.find("port 2", "--upstream 2=HOST:PORT")
+
+
+async def speak_and_reset(writer: asyncio.StreamWriter) -> None:
+    """Say the last words and reset the connection in one go."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.write(b"last words")
+    writer.transport.abort()
+    await until(lambda: sock.fileno() == -1, "the reset to be on its way")
+
+
+async def test_a_reset_right_behind_the_last_bytes_of_a_service_is_felt(
+    installation: Installation, programs: Programs, gateway: Gateway, services: Services, line: Line
+) -> None:
+    upstream: list[asyncio.StreamWriter] = []
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream.append(writer)
+        await reader.read()
+
+    client = await installation.start_client(programs, line, gateway, f"1={await services.start(wait)}")
+    reader, writer = await asyncio.open_connection(LOOPBACK, line.port)
+    await until(lambda: upstream, "the connection to the service")
+    client.signal(signal.SIGSTOP)  # so that it meets both at once
+    await speak_and_reset(upstream[0])
+    client.signal(signal.SIGCONT)
+    assert await asyncio.wait_for(reader.readexactly(10), 10) == b"last words"
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+
+
+async def test_a_reset_right_behind_the_last_bytes_of_an_application_is_felt(
+    installation: Installation, programs: Programs, gateway: Gateway, services: Services, line: Line
+) -> None:
+    heard: list[bytes | str] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(100):
+                heard.append(data)
+        except ConnectionResetError:
+            heard.append("reset")
+
+    await installation.start_client(programs, line, gateway, f"1={await services.start(listen)}")
+    _, writer = await asyncio.open_connection(LOOPBACK, line.port)
+    await until(lambda: services.connections == 1, "the connection to the service")
+    gateway.program.signal(signal.SIGSTOP)
+    await speak_and_reset(writer)
+    gateway.program.signal(signal.SIGCONT)
+    await until(lambda: heard == [b"last words", "reset"], lambda: f"the last words and a reset, heard {heard}")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
