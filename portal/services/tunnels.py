@@ -18,6 +18,10 @@ from portal.services.events import Actor, record_event
 from portal.services.ports import add_port
 from portal.services.rows import insert_row
 
+# What a tunnel exposes is told to its clients in one frame of 64 KiB (tunnels/SPEC.md, section 4.1).
+MOST_PORTS = 200
+MOST_HOST_NAMES = 200
+
 
 def clean_tcp_ports(ports: Iterable[int | str]) -> tuple[int, ...]:
     """Check the TCP ports of one tunnel and sort them.
@@ -37,6 +41,10 @@ def clean_tcp_ports(ports: Iterable[int | str]) -> tuple[int, ...]:
         for port, times in Counter(numbers).items()
         if times > 1
     ]
+    if len(texts) > MOST_PORTS:
+        errors.append(
+            ValidationError(f"A tunnel has {MOST_PORTS} ports at most. Make another tunnel.", code="too_many")
+        )
     if HTTP_PORT in numbers:
         errors.append(
             ValidationError(
@@ -65,6 +73,9 @@ def clean_host_names(names: Iterable[str]) -> tuple[str, ...]:
             errors.append(error)
         if times > 1:
             errors.append(ValidationError(f"“{name[:80]}” is listed {times} times. List it once.", code="duplicate"))
+    if len(cleaned) > MOST_HOST_NAMES:
+        message = f"A tunnel has {MOST_HOST_NAMES} host names at most. Make another tunnel."
+        errors.append(ValidationError(message, code="too_many"))
     if errors:
         raise ValidationError(errors)
     return tuple(sorted(cleaned))

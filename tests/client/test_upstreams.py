@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tunnels.client.upstreams import Route, Upstream, UpstreamError, UpstreamTable, parse_upstream
-from tunnels.protocol import Exposure, Target
+from tunnels.protocol import MAX_DATA, Exposure, Hello, Target
+from tunnels.protocol.frames import pack_hello
 
 UNDERSTOOD = {
     "192.168.1.10:8080": Upstream(Route(8080), "192.168.1.10", 8080),
@@ -93,6 +94,13 @@ def test_upstreams_of_one_port_are_kept_together_and_the_same_one_twice_is_refus
     assert len(found.routes[Route(host="a.local")]) == 2
     with pytest.raises(UpstreamError, match=r"a:1 is given twice for port 8080"):
         table("8080=a:1", "8080=a:1")
+
+
+def test_all_that_a_client_may_serve_fits_into_one_frame() -> None:
+    names = [f"{n:03}.{'.'.join(['x' * 61] * 4)[:249]}=http://a:1" for n in range(200)]
+    assert len(pack_hello(Hello(exposure=table(*names).exposure))) < MAX_DATA
+    with pytest.raises(UpstreamError, match="201 different ports and host names: a client serves 200 at most"):
+        table(*names, "a:1")
 
 
 def test_the_gateway_is_told_ports_and_names_and_no_addresses() -> None:

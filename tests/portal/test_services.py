@@ -171,6 +171,17 @@ def test_what_is_no_port_is_refused(prod: Tunnel, port: str | int) -> None:
     assert Tunnel.objects.get().generation == 1
 
 
+def test_a_tunnel_exposes_no_more_than_one_frame_tells(prod: Tunnel) -> None:
+    ports, names = range(10_000, 10_201), [f"h{number}.local" for number in range(201)]
+    with pytest.raises(ValidationError) as refused:
+        tunnels.update_tunnel(tunnel=prod, tcp_ports=ports, host_names=names, actor=STAFF)
+    assert refused.value.message_dict == {
+        "tcp_ports": ["A tunnel has 200 ports at most. Make another tunnel."],
+        "host_names": ["A tunnel has 200 host names at most. Make another tunnel."],
+    }
+    tunnels.update_tunnel(tunnel=prod, tcp_ports=ports[:200], host_names=names[:200], actor=STAFF)
+
+
 def test_the_first_and_the_last_port_are_ports(prod: Tunnel) -> None:
     tunnels.update_tunnel(tunnel=prod, tcp_ports=[65535, 1], actor=STAFF)
     assert listen_ports(prod) == {1: 20000, 8000: 8001, 65535: 65535}

@@ -99,6 +99,20 @@ async def test_a_text_message_is_refused():
         assert server.only.messages == [b"before"]
 
 
+async def test_a_fault_of_our_own_ends_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture):
+    async with serving() as server, stranger(server.url) as websocket:
+        await until(lambda: server.receivers)
+
+        def fail(message: bytes) -> None:
+            raise RuntimeError("a bug")
+
+        server.only.on_message = fail
+        await websocket.send(b"x")
+        await asyncio.wait_for(websocket.wait_closed(), SOON)
+        assert websocket.close_code == 1011
+        assert "a fault of Moorline's own ended a session; please report it" in caplog.text
+
+
 @pytest.mark.parametrize("fragments", [False, True])
 async def test_a_message_that_is_too_long_is_refused_and_what_follows_is_not_looked_at(fragments):
     async with serving() as server, stranger(server.url) as websocket:

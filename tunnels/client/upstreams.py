@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ..protocol import Exposure, Target
 
+MAX_ROUTES: Final = 200  # all of them are told to the gateway in one frame (SPEC.md section 4.1)
 ANY_HOST: Final = "*"
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
@@ -71,6 +72,10 @@ class UpstreamTable:
             if upstream in found:
                 raise UpstreamError(f"{upstream} is given twice for {upstream.route}: remove one of the two")
             found.append(upstream)
+        if len(self.routes) > MAX_ROUTES:
+            raise UpstreamError(
+                f"{len(self.routes)} different ports and host names: a client serves {MAX_ROUTES} at most"
+            )
 
     def find_route(self, target: Target) -> Route | None:
         """Return the route for *target*, or None where the client serves no such thing.

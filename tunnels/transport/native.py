@@ -24,6 +24,8 @@ from picows import (
 
 from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTransport
 
+logger = logging.getLogger(__name__)
+
 HEADROOM: Final = 14  # the longest WebSocket header: 2 bytes, 8 of length, 4 of mask
 CLOSE_TIMEOUT: Final = 2.0  # seconds
 CLOSE_TURNS: Final = 15  # how many of them at the most
@@ -102,6 +104,13 @@ class NativeListener(WSListener):
         self._receiver.transport_ready(self._transport)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        try:
+            self._receive_frame(transport, frame)
+        except Exception:
+            logger.exception("a fault of Moorline's own ended a session; please report it")
+            self._refuse(WSCloseCode.INTERNAL_ERROR.value, "a fault of the other end")
+
+    def _receive_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
         if kind is _BINARY and frame.fin and not self._parts and not transport.is_close_frame_sent:
             self._receiver.message_received(frame.get_payload_as_memoryview())
@@ -118,7 +127,7 @@ class NativeListener(WSListener):
         elif kind is _BINARY or kind is WSMsgType.CONTINUATION:
             self._receive_fragment(frame)
         elif kind is WSMsgType.TEXT:
-            self._refuse(int(WSCloseCode.UNSUPPORTED_DATA.value), "a text message, binary expected")
+            self._refuse(WSCloseCode.UNSUPPORTED_DATA.value, "a text message, binary expected")
 
     def _answer_ping(self, transport: WSTransport, frame: WSFrame) -> None:
         # RFC 6455 section 5.5.2: of several pings the latest has to be answered. A peer that reads none of the answers
