@@ -116,10 +116,10 @@ async def test_a_silent_peer_is_given_up(start_gateway: StartGateway) -> None:
 
 async def test_an_idle_session_is_kept_by_answers(start_gateway: StartGateway, connect_client: ConnectClient) -> None:
     gateway = await start_gateway("native")
-    client = await connect_client(gateway, timing=Timing(idle=0.05, answer=5.0))
+    client = await connect_client(gateway, timing=Timing(idle=0.1, answer=0.3))
 
     def measured_often() -> bool:
-        return client.endpoint.session._last_ping_id >= 4
+        return client.endpoint.session._last_ping_id >= 3
 
     await until(measured_often, "a few PINGs")
     assert not client.closed.done()
