@@ -14,17 +14,38 @@ from .native import NativeListener
 
 READ_BUFFER: Final = 16384  # bytes; picows grows it with what arrives
 
-MAX_READ: Final = 131_072  # bytes read at a time, so that a peer who floods keeps neither the loop nor much memory
+MAX_READ: Final = 131_072  # bytes read at a time
+MAX_TURN: Final = 524_288  # bytes after which the sessions of others have their turn
 
 _WSProtocol: Any = getattr(picows, "WSProtocol")  # noqa: B009 - it is there; its type is not
 
 
 class BoundedProtocol(_WSProtocol):  # type: ignore[misc]
-    """picows' protocol, but for its buffer, which would double as long as what arrives fills it."""
+    """picows' protocol, for a peer who floods: it keeps neither much memory nor the loop.
+
+    picows' own buffer would double as long as what arrives fills it, and libuv reads on and on from a socket that has
+    more.
+    """
+
+    _read = 0
 
     def get_buffer(self, sizehint: int) -> memoryview:
         view: memoryview = super().get_buffer(sizehint)
         return view[:MAX_READ]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        self._read += nbytes
+        if self._read >= MAX_TURN:
+            self._read = 0
+            transport = self.transport.underlying_transport
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(_read_on, transport)
+
+
+def _read_on(transport: asyncio.ReadTransport) -> None:
+    if not transport.is_closing():
+        transport.resume_reading()
 
 
 async def accept_native(
