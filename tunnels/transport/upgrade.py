@@ -39,8 +39,9 @@ class BoundedProtocol(_WSProtocol):  # type: ignore[misc]
         if self._read >= MAX_TURN:
             self._read = 0
             transport = self.transport.underlying_transport
-            transport.pause_reading()
-            asyncio.get_running_loop().call_soon(_read_on, transport)
+            if not transport.is_closing():
+                transport.pause_reading()
+                asyncio.get_running_loop().call_soon(_read_on, transport)
 
 
 def _read_on(transport: asyncio.ReadTransport) -> None:
