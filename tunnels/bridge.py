@@ -38,6 +38,16 @@ def _reset_on_close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
 
 
+def keep_alive(sock: socket.socket) -> None:
+    """Have the kernel notice within a minute that the machine at the other end is gone."""
+    options = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # seconds, seconds, times
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options:
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Bridge(ABC):
     """What both bridges share: a stream, the half-closes, the end.
 
@@ -67,6 +77,9 @@ class Bridge(ABC):
 
     def session_draining(self) -> None:  # noqa: B027 - whether a connection has more to say only its ends know
         """Nothing to do: the connection may go on until the session ends."""
+
+    def check_connection(self) -> None:  # noqa: B027 - the other kind watches by itself
+        """Nothing to do where the event loop sees a connection break."""
 
     def stream_rejected(self, code: ErrorCode, reason: str) -> None:
         self._end(reset=True)
@@ -158,6 +171,7 @@ class SocketBridge(Bridge):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Until all went well: when this process is killed, the peer sees an error and not an end.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        keep_alive(sock)
         self._socket = sock
         self._fd = sock.fileno()
         self._reading = True
@@ -221,6 +235,11 @@ class SocketBridge(Bridge):
                 return
         if self._has_broken():
             self._loop.call_soon(self._readable)
+
+    def check_connection(self) -> None:
+        """Out of credit the socket is not watched: see whether its other end is still there."""
+        if not self._reading and not self._fin_sent and self._has_broken():
+            self._finish_reading_socket()
 
     def _has_broken(self) -> bool:
         """Say whether the connection broke behind what was read.
@@ -320,6 +339,9 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
         if self._ended:
             self._close_connection(reset=True)
             return
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            keep_alive(sock)
         self._write_held()
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import dataclass
 from time import monotonic as clock  # uvloop's own time is cached and counts whole milliseconds
-from typing import Final, Protocol
+from typing import Final
 
+from .care import StreamCare
+from .handlers import EndpointHandler, ProbeResult, StreamHandler, Timing
 from .protocol import MAX_DATA, ErrorCode, Exposure, Hello, Ring, Role, Session, State, Stream, StreamRefused, Target
 from .protocol import events as ev
 from .protocol.events import DataReceived
@@ -22,56 +23,12 @@ from .transport import MessageTransport
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["Endpoint", "EndpointHandler", "ProbeResult", "StreamHandler", "Timing", "shared_buffer"]
+
 FLUSH_SIZE: Final = 65536  # bytes of gathered frames that leave at once
 FLUSH_GAP: Final = 150e-6  # seconds since the last flush after which a lone frame leaves at once
 MAX_UNSENT: Final = 4 * 1024 * 1024  # bytes a peer may leave unread before its session is cut
 ROUND_TRIP_INTERVAL: Final = 1.0  # seconds between measurements while bytes flow
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When an endpoint acts by itself; seconds.
-
-    ``idle`` without a byte from the peer brings a PING, ``answer`` more without one the end: a dead path is noticed
-    within their sum. ``idle`` is well below the 60 s after which proxies cut. ``hello`` bounds the wait for HELLO.
-    """
-
-    idle: float = 15.0
-    answer: float = 10.0
-    hello: float = 10.0
-
-
-class StreamHandler(Protocol):
-    """What the owner of a stream is told. After a rejection, a reset or FIN both ways nothing follows."""
-
-    def stream_accepted(self) -> None: ...
-    def stream_rejected(self, code: ErrorCode, reason: str) -> None: ...
-    def data_received(self, data: memoryview) -> None: ...
-    def fin_received(self) -> None: ...
-    def stream_reset(self, code: ErrorCode, reason: str) -> None: ...
-    def resume_sending(self) -> None: ...
-    def session_draining(self) -> None:
-        """The session ends soon: a stream that only waits for more work ends now."""
-
-
-class EndpointHandler(Protocol):
-    """What the owner of a session is told."""
-
-    def session_opened(self, hello: Hello) -> None: ...
-    def stream_opened(self, stream: Stream) -> StreamHandler: ...
-    def probe_requested(self, probe_id: int, target: Target) -> None: ...
-    def exposure_changed(self, exposure: Exposure) -> None: ...
-    def session_draining(self, code: ErrorCode, deadline: float, reason: str) -> None: ...
-    def session_closed(self, code: ErrorCode, reason: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """Whether an upstream answered; *elapsed* is the client's dial, in seconds."""
-
-    code: ErrorCode
-    elapsed: float
-    reason: str
 
 
 _shared = threading.local()
@@ -96,23 +53,24 @@ class Endpoint:
 
     def __init__(self, role: Role, hello: Hello, handler: EndpointHandler, timing: Timing | None = None) -> None:
         self.transport: MessageTransport | None = None
-        self._role = role
+        self.role = role
         self._hello = hello
         self._handler = handler
-        self._timing = timing or Timing()
+        self.timing = timing or Timing()
         self._handlers: dict[int, StreamHandler] = {}
         self._ring: Ring[int] = Ring()
         self._congested = False
         self._ended: tuple[ErrorCode, str] | None = None
         self._last_word: tuple[ErrorCode, str] | None = None  # the peer's GOAWAY with no time left
         self._probes: dict[int, asyncio.Future[ProbeResult]] = {}
+        self._care = StreamCare(self)
 
     # -- the transport's side -----------------------------------------------------------------------------------------
 
     def transport_ready(self, transport: MessageTransport) -> None:
         self._loop = asyncio.get_running_loop()
         self.transport = transport
-        self.session = Session(self._role, self._hello, headroom=transport.headroom)
+        self.session = Session(self.role, self._hello, headroom=transport.headroom)
         self._buffer = shared_buffer(transport.headroom)
         self._header_at = transport.headroom
         self._data_view = memoryview(self._buffer)[transport.headroom + HEADER_SIZE :]
@@ -122,7 +80,7 @@ class Endpoint:
         self._heard_at = now
         self._pinged_at: float | None = None
         self._measured_at = 0.0
-        self._timer = self._loop.call_later(self._timing.hello, self._check_hello)
+        self._timer = self._loop.call_later(self.timing.hello, self._check_hello)
         self._flush()
 
     def message_received(self, message: memoryview) -> None:
@@ -159,6 +117,10 @@ class Endpoint:
         """How many streams are live."""
         return len(self._handlers)
 
+    def handlers(self) -> list[StreamHandler]:
+        """The owners of the live streams."""
+        return list(self._handlers.values())
+
     @property
     def open(self) -> bool:
         """Whether HELLO went both ways and the session has not ended."""
@@ -190,6 +152,7 @@ class Endpoint:
             raise StreamRefused(ErrorCode.LOST, "the session has ended")
         stream = self.session.open_stream(target, source)
         self._handlers[stream.stream_id] = handler
+        self._care.begin()
         self._plan_flush(clock())
         return stream
 
@@ -255,6 +218,13 @@ class Endpoint:
         self._ring.spend(stream.stream_id, size)
         if self.transport is not None:
             self.transport.send_message(self._buffer)
+
+    def give_up(self, stream: Stream, code: ErrorCode, reason: str) -> None:
+        """Reset a stream, and tell its handler as if the peer had."""
+        handler = self._handlers.get(stream.stream_id)
+        self.reset_stream(stream, code, reason)
+        if handler is not None:
+            handler.stream_reset(code, reason)
 
     def send_fin(self, stream: Stream) -> None:
         """Half-close: this was the last byte from here."""
@@ -329,6 +299,7 @@ class Endpoint:
             handler = self._handler.stream_opened(event.stream)
             if not event.stream.closed:  # it may have been rejected at once
                 self._handlers[event.stream.stream_id] = handler
+                self._care.begin()
         elif isinstance(event, ev.StreamAccepted):
             if (owner := self._handlers.get(event.stream.stream_id)) is not None:
                 owner.stream_accepted()
@@ -360,7 +331,7 @@ class Endpoint:
 
     def _session_opened(self, hello: Hello) -> None:
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._timing.idle, self._check_alive)
+        self._timer = self._loop.call_later(self.timing.idle, self._check_alive)
         self.session.send_ping(clock())
         self._handler.session_opened(hello)
 
@@ -384,7 +355,7 @@ class Endpoint:
             handler.resume_sending()
 
     def _tell_draining(self) -> None:
-        for handler in list(self._handlers.values()):
+        for handler in self.handlers():
             handler.session_draining()
 
     def _forget(self, stream: Stream) -> StreamHandler | None:
@@ -397,6 +368,7 @@ class Endpoint:
             return
         self._ended = (code, reason)
         self._timer.cancel()
+        self._care.end()
         self.session.close()
         handlers, self._handlers = self._handlers, {}
         self._ring = Ring()
@@ -464,13 +436,13 @@ class Endpoint:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _check_hello(self) -> None:
-        logger.warning("no HELLO within %g s; the session ends", self._timing.hello)
+        logger.warning("no HELLO within %g s; the session ends", self.timing.hello)
         self.close(ErrorCode.TIMEOUT, "no HELLO in time")
 
     def _check_alive(self) -> None:
         """Ask a silent peer whether it is there, and end the session where it does not answer (SPEC.md section 9)."""
         now = clock()
-        timing = self._timing
+        timing = self.timing
         if self._pinged_at is not None and now - self._pinged_at >= timing.answer:
             transport = self.transport
             silence = now - self._heard_at

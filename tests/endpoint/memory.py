@@ -108,6 +108,7 @@ class Recorder:
         self.received = bytearray()
         self.held = 0
         self.told: list[object] = []
+        self.looks = 0
         self.on_data: Callable[[], None] | None = None
         self.on_resume: Callable[[], None] | None = None
 
@@ -137,6 +138,8 @@ class Recorder:
             self.endpoint.consume(self.stream, held)
 
     def session_draining(self) -> None: ...
+    def check_connection(self) -> None:
+        self.looks += 1
 
     def resume_sending(self) -> None:
         if self.on_resume is not None:

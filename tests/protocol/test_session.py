@@ -2,10 +2,23 @@
 
 import pytest
 
-from tunnels.protocol import ErrorCode, Exposure, Hello, Limits, Role, Session, State, StreamRefused, Target, frames
+from tunnels.protocol import (
+    ErrorCode,
+    Exposure,
+    Hello,
+    Limits,
+    ProtocolError,
+    Role,
+    Session,
+    State,
+    StreamRefused,
+    Target,
+    frames,
+)
 from tunnels.protocol import events as ev
 from tunnels.protocol.frames import FrameType as F
 from tunnels.protocol.frames import pack_frame
+from tunnels.protocol.session import MAX_GOAWAYS, MAX_PER_SECOND
 
 from .sessions import (
     HELLO_PAYLOAD,
@@ -439,3 +452,26 @@ def test_garbage_ends_the_session():
     session = session_after_hello(Role.GATEWAY)
     assert failure_of(receive(session, bytes(range(256)) * 4))
     assert session.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("frame", "allowed"),
+    [
+        (pack_frame(F.GOAWAY, 0, frames.pack_goaway(ErrorCode.SHUTDOWN, 1000, "")), MAX_GOAWAYS),
+        (pack_frame(F.UPDATE, 0, frames.pack_exposure(Exposure())), MAX_PER_SECOND),
+    ],
+    ids=["GOAWAY", "UPDATE"],
+)
+def test_a_flood_of_what_everybody_is_told_ends_the_session(frame, allowed):
+    client = session_after_hello(Role.CLIENT)
+    told = list(client.receive_message(memoryview(frame * allowed), 1.0))
+    assert len(told) == allowed
+    (failed,) = client.receive_message(memoryview(frame), 1.5)
+    assert isinstance(failed, ev.SessionFailed)
+    assert failed.code is ErrorCode.LIMIT
+
+
+def test_more_ports_than_are_told_is_a_fault():
+    exposure = Exposure(tcp_ports=tuple(range(1, 202)))
+    with pytest.raises(ProtocolError, match="more than 200 ports or host names"):
+        frames.unpack_exposure(memoryview(frames.pack_exposure(exposure)))

@@ -13,6 +13,7 @@ import pytest
 import websockets
 from picows import WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
 
 from tunnels.protocol import SUBPROTOCOL
 from tunnels.transport import MAX_MESSAGE
@@ -242,3 +243,23 @@ async def test_a_server_that_says_nothing_times_out():
 
     with pytest.raises((TimeoutError, OSError)):
         await refused_by(say_nothing)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [(Opcode.CONT, b"x", True)],
+        [(Opcode.BINARY, b"", False), (Opcode.BINARY, b"x", True)],
+        [(Opcode.BINARY, b"a", False), (Opcode.BINARY, b"b", False)],
+        [(Opcode.BINARY, b"a", False), (Opcode.CONT, b"b", True), (Opcode.CONT, b"c", True)],
+    ],
+)
+async def test_a_fragment_out_of_turn_is_refused(frames):
+    async with serving() as server, stranger(server.url) as websocket:
+        for opcode, data, fin in frames:
+            frame = Frame(opcode, data, fin).serialize(mask=True)
+            websocket.transport.write(frame)
+        await asyncio.wait_for(websocket.wait_closed(), SOON)
+        assert websocket.close_code == 1002
+        await until(lambda: server.only.lost)
+        assert server.only.lost == [(1002, "a fragment out of turn")]

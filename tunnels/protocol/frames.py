@@ -17,6 +17,7 @@ HEADER: Final = struct.Struct(">II")  # type in the top byte, payload length in 
 HEADER_SIZE: Final = 8
 MAX_DATA: Final = 65536  # "A frame carries at most 65,536 bytes of payload."
 MAX_MESSAGE: Final = 262_144  # "A message is at most 262,144 bytes."
+MAX_EXPOSED: Final = 200  # "At most 200 ports and 200 host names are told."
 MAX_REASON: Final = 512  # bytes of UTF-8 text beside a code
 MAX_STREAM_ID: Final = 0x7FFF_FFFF
 MAX_WINDOW: Final = 0x7FFF_FFFF
@@ -259,6 +260,8 @@ def _exposure(document: dict[str, Any]) -> Exposure:
         raise ProtocolError(ErrorCode.HELLO, "exposes.tcp_ports is not a list of ports")
     if not isinstance(hosts, list):
         raise ProtocolError(ErrorCode.HELLO, "exposes.hosts is not a list of names")
+    if len(ports) > MAX_EXPOSED or len(hosts) > MAX_EXPOSED:
+        raise ProtocolError(ErrorCode.HELLO, f"more than {MAX_EXPOSED} ports or host names")
     return Exposure(
         customer=_string(exposes.get("customer", ""), 63),
         tunnel=_string(exposes.get("tunnel", ""), 63),

@@ -46,7 +46,8 @@ from .windows import MAX_STREAM_WINDOW, GrowthBudget, ReceiveWindow, SendWindow
 Buffer = bytes | bytearray | memoryview
 
 MAX_PINGS_UNANSWERED: Final = 4
-MAX_PINGS_PER_SECOND: Final = 20
+MAX_PER_SECOND: Final = 20  # PINGs and UPDATEs of the peer
+MAX_GOAWAYS: Final = 8
 _PING = struct.Struct(">Q")
 
 
@@ -130,7 +131,9 @@ class Session:
         self._pings: dict[int, float] = {}
         self._last_ping_id = 0
         self._samples: deque[float] = deque(maxlen=8)
-        self._pings_received: deque[float] = deque(maxlen=MAX_PINGS_PER_SECOND)
+        self._pings_received: deque[float] = deque(maxlen=MAX_PER_SECOND)
+        self._updates_received: deque[float] = deque(maxlen=MAX_PER_SECOND)
+        self._goaways_received = 0
         self._last_probe_id = 0
         self._append(HELLO, 0, frames.pack_hello(hello))
 
@@ -150,6 +153,11 @@ class Session:
     def bytes_sent(self) -> int:
         """Bytes of all streams sent so far."""
         return self.send_window.sent
+
+    @property
+    def held_part(self) -> float:
+        """The part of the session's window that was received and not consumed: 1 leaves no room for anything."""
+        return self._receive_window.unconsumed / self._receive_window.size
 
     def data_to_send(self) -> bytearray | None:
         """Return the next message to send, with the headroom in front, or None; it belongs to the caller."""
@@ -416,11 +424,16 @@ class Session:
             return self._receive_pong(payload, now)
         if kind == GOAWAY:
             code, deadline_ms, reason = frames.unpack_goaway(payload)
+            # "More than 8 GOAWAYs end the session": each is told to everybody.
+            self._goaways_received += 1
+            if self._goaways_received > MAX_GOAWAYS:
+                raise ProtocolError(ErrorCode.LIMIT, f"more than {MAX_GOAWAYS} GOAWAYs")
             self.draining = True
             return events.GoawayReceived(code, deadline_ms / 1000, reason)
         if kind == PROBE and self.role is Role.CLIENT:
             return events.ProbeReceived(*frames.unpack_probe(payload))
         if kind == UPDATE and self.role is Role.CLIENT:
+            self._limit_rate(self._updates_received, now, "UPDATEs")
             return events.ExposureChanged(frames.unpack_exposure(payload))
         if kind == REPORT and self.role is Role.GATEWAY:
             probe_id, code, elapsed_us, reason = frames.unpack_report(payload)
@@ -433,11 +446,13 @@ class Session:
         if len(payload) != _PING.size:
             raise ProtocolError(ErrorCode.PROTOCOL, f"PING of {len(payload)} bytes, 8 expected")
         # "More than 20 PINGs within a second end the session": each costs an answer.
-        received = self._pings_received
-        if len(received) == MAX_PINGS_PER_SECOND and now - received[0] < 1.0:
-            raise ProtocolError(ErrorCode.LIMIT, f"more than {MAX_PINGS_PER_SECOND} PINGs within a second")
-        received.append(now)
+        self._limit_rate(self._pings_received, now, "PINGs")
         self._append(PONG, 0, bytes(payload))
+
+    def _limit_rate(self, received: deque[float], now: float, name: str) -> None:
+        if len(received) == MAX_PER_SECOND and now - received[0] < 1.0:
+            raise ProtocolError(ErrorCode.LIMIT, f"more than {MAX_PER_SECOND} {name} within a second")
+        received.append(now)
 
     def _receive_pong(self, payload: memoryview, now: float) -> events.Event:
         if len(payload) != _PING.size:

@@ -90,6 +90,11 @@ class ReceiveWindow:
         return self.granted - self.credit
 
     @property
+    def consumed(self) -> int:
+        """Bytes consumed so far."""
+        return self.received - self.unconsumed
+
+    @property
     def unconsumed(self) -> int:
         """Bytes received that the application still holds."""
         return self.size - self.credit - self._consumed

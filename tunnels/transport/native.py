@@ -112,7 +112,7 @@ class NativeListener(WSListener):
 
     def _receive_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if kind is _BINARY and frame.fin and not self._parts and not transport.is_close_frame_sent:
+        if kind is _BINARY and frame.fin and not self._fragments and not transport.is_close_frame_sent:
             self._receiver.message_received(frame.get_payload_as_memoryview())
         elif kind is WSMsgType.CLOSE:
             if not transport.is_close_frame_sent:
@@ -125,7 +125,11 @@ class NativeListener(WSListener):
         elif transport.is_close_frame_sent:
             pass  # what was under way is not looked at; picows gives out even the frame that it refused as too long
         elif kind is _BINARY or kind is WSMsgType.CONTINUATION:
-            self._receive_fragment(frame)
+            # RFC 6455 section 5.4: a fragmented message is one frame of its kind, then continuations, and nothing else.
+            if (kind is WSMsgType.CONTINUATION) == bool(self._fragments):
+                self._receive_fragment(frame)
+            else:
+                self._refuse(WSCloseCode.PROTOCOL_ERROR.value, "a fragment out of turn")
         elif kind is WSMsgType.TEXT:
             self._refuse(WSCloseCode.UNSUPPORTED_DATA.value, "a text message, binary expected")
 

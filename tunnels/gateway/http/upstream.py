@@ -146,6 +146,9 @@ class UpstreamStream:
         if self._request is None and self._receiver is not None:
             self.finish()  # a kept stream would only make the session wait for its end
 
+    def check_connection(self) -> None:
+        """Nothing to do: the application's connection is watched by the event loop."""
+
     def resume_sending(self) -> None:
         if self._ahead:
             self._send_ahead()
