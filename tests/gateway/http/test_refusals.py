@@ -7,6 +7,8 @@ from __future__ import annotations
 import pytest
 
 from tunnels.gateway.http import HttpLimits
+from tunnels.gateway.http.requests import Route
+from tunnels.protocol import Target
 
 from .line import Echo, Line, open_line, until
 
@@ -67,6 +69,13 @@ REFUSED: dict[str, tuple[int, bytes]] = {
     "Host with a bad port": (400, b"GET / HTTP/1.1\r\nHost: one.local:x\r\n\r\n"),
     "Host that is not ASCII": (400, b"GET / HTTP/1.1\r\nHost: \xc3\xb6ne.local\r\n\r\n"),
     "Host of 256 bytes": (400, b"GET / HTTP/1.1\r\nHost: " + b"a" * 256 + b"\r\n\r\n"),
+    "Host that is a dot": (400, b"GET / HTTP/1.1\r\nHost: .\r\n\r\n"),
+    "Host that is a dot and a port": (400, b"GET / HTTP/1.1\r\nHost: .:8000\r\n\r\n"),
+    "Host that is a port": (400, b"GET / HTTP/1.1\r\nHost: :8000\r\n\r\n"),
+    "Host of two dots": (400, b"GET / HTTP/1.1\r\nHost: ..\r\n\r\n"),
+    "Host with an empty label": (400, b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n"),
+    "Host that begins with a dot": (400, b"GET / HTTP/1.1\r\nHost: .one.local\r\n\r\n"),
+    "Host that ends in two dots": (400, b"GET / HTTP/1.1\r\nHost: one.local..\r\n\r\n"),
     "a target of another host": (400, b"GET http://two.local/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     "a target with a user": (400, b"GET http://me@one.local/ HTTP/1.1\r\n" + HOST + b"\r\n"),
     "a target of another scheme": (400, b"GET ftp://one.local/ HTTP/1.1\r\n" + HOST + b"\r\n"),
@@ -107,6 +116,28 @@ async def test_a_request_is_refused_and_the_connection_closed(line: Line, name: 
     assert response.count(b"\r\n\r\n") == 1  # one response
     assert upstream.connections == 0
     assert not line.client_side.targets
+
+
+@pytest.mark.parametrize("host", [b".", b"..", b"a..b", b".a", b""])
+async def test_no_host_leads_to_a_tcp_port(line: Line, host: bytes) -> None:
+    upstream = await line.serve("", Echo())  # the name of a TCP port in OPEN
+    app = await line.connect()
+    app.send(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+    assert b"\r\nX-Moorline-Error: BAD_HOST\r\n" in await app.read_all()
+    assert upstream.connections == 0
+
+
+def test_a_route_without_a_host_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="never to a TCP port"):
+        Route(b".", Target(8000), b"")
+
+
+async def test_the_dot_of_the_root_is_no_other_host(line: Line) -> None:
+    await line.serve("one.local", Echo())
+    app = await line.connect()
+    app.send(b"GET / HTTP/1.1\r\nHost: one.local.\r\n\r\n")
+    assert (await app.read_response())[1] == b"hi"
+    assert line.client_side.targets == [Target(8000, "one.local")]
 
 
 CHUNKS = {

@@ -190,6 +190,21 @@ async def test_the_address_is_appended_to_x_forwarded_for(line: Line) -> None:
     assert b"X-Forwarded-For: 10.0.0.1, 10.0.0.2, 192.0.2.7\r\n" in echo.requests[0]
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_only_a_trusted_peer_says_in_other_headers_where_a_request_came_from(line: Line, trusted: bool) -> None:
+    line.trusted = trusted
+    echo = Echo()
+    await line.serve("one.local", echo)
+    app = await line.connect()
+    await app.ask(
+        b"GET / HTTP/1.1\r\nHost: one.local\r\nForwarded: for=198.51.100.1\r\nx-real-ip: 198.51.100.1\r\n"
+        b"X_Real_IP: 198.51.100.1\r\n\r\n"
+    )
+    assert (b"\r\nForwarded: for=198.51.100.1\r\n" in echo.requests[0]) is trusted
+    assert (b"\r\nx-real-ip: 198.51.100.1\r\n" in echo.requests[0]) is trusted
+    assert b"X_Real_IP" not in echo.requests[0]
+
+
 async def test_a_trusted_peer_says_what_came_before_it(line: Line) -> None:
     line.trusted = True
     echo = Echo()

@@ -20,8 +20,11 @@ from .limits import HttpLimits
 _HEAD = re.compile(rb"(" + TOKEN + rb"++) ([!\"$-~]++) HTTP/(\d\.\d)\r\n" + FIELD_LINES + rb"\r\n")
 _LINE = re.compile(TOKEN + rb"++ [!\"$-~]++ HTTP/\d\.\d\r\n")
 _SIMPLE_LINE = re.compile(rb"(" + TOKEN + rb"++) /[!\"$-~]*+ HTTP/1\.1")
-# RFC 3986 section 3.2.2 as host names and addresses use it: no user, no escapes, no sub-delimiters.
-_HOST = re.compile(rb"([A-Za-z0-9._~\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5})?)?")
+# RFC 3986 section 3.2.2 as host names and addresses use it: no user, no escapes, no sub-delimiters; and no empty label
+# (RFC 1034 section 3.1), save that of the root at the end.
+_HOST = re.compile(
+    rb"((?=[^:]{1,255}(?::|\Z))[A-Za-z0-9_~\-]++(?:\.[A-Za-z0-9_~\-]++)*+\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5})?)?"
+)
 _ABSOLUTE = re.compile(rb"(?i:http)://([^/?]*)(.*)")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@\-]{1,128}")
@@ -34,10 +37,14 @@ _HOP_BY_HOP: Final = (
 _SET_BY_US: Final = (
     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-request-id",
 )  # fmt: skip
+# Where the request came from, in other words than ours: believed from a trusted peer only.
+_ORIGIN: Final = (b"forwarded", b"x-real-ip")
 _FRAMING: Final = (b"host", b"content-length", b"expect")
 # Gateways to WSGI and CGI read "X_Forwarded_For" as if it were "X-Forwarded-For": such a twin never gets through.
-_TWINS: Final = frozenset(name.replace(b"-", b"_") for name in (*_HOP_BY_HOP, *_SET_BY_US, *_FRAMING) if b"-" in name)
-_DROPPED: Final = frozenset((*_HOP_BY_HOP, *_SET_BY_US)) | _TWINS
+_KNOWN: Final = (*_HOP_BY_HOP, *_SET_BY_US, *_ORIGIN, *_FRAMING)
+_TWINS: Final = frozenset(name.replace(b"-", b"_") for name in _KNOWN if b"-" in name)
+_DROPPED_FROM_TRUSTED: Final = frozenset((*_HOP_BY_HOP, *_SET_BY_US)) | _TWINS
+_DROPPED: Final = _DROPPED_FROM_TRUSTED | frozenset(_ORIGIN)
 _NOTED: Final = _DROPPED | frozenset((*_FRAMING, b"accept"))
 # RFC 9110 section 7.6.1 forbids to list these; obeying would change where a request goes or how it is framed.
 _NEVER_LISTED: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
@@ -51,11 +58,18 @@ _id_count = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the requests with one *host* (the Host header, as it was sent) go, and what the upstream is told of it."""
+    """Where the requests with one *host* (the Host header, as it was sent) go, and what the upstream is told of it.
+
+    Raises ValueError for a target without a host: that would be a TCP port of the tunnel, which HTTP must never open.
+    """
 
     host: bytes
     target: Target
     forwarded: bytes  # header lines
+
+    def __post_init__(self) -> None:
+        if not self.target.host:
+            raise ValueError("an HTTP request goes to a host name, never to a TCP port")
 
 
 @dataclass(slots=True)
@@ -154,7 +168,9 @@ class RequestReader:
         if not identified:
             request_id = _make_id()
         block = head[shape.end(3) + 2 :]
-        lines = _pass_headers(block, headers, found, options, upgrade) + self._forwarded(found, route)
+        dropped = _DROPPED_FROM_TRUSTED if self._trusted else _DROPPED
+        lines = _pass_headers(block, headers, found, options, upgrade=upgrade, dropped=dropped)
+        lines += self._forwarded(found, route)
         request = Request(
             method=method,
             route=route,
@@ -209,12 +225,19 @@ def _read_headers(head: bytes, limit: int) -> list[tuple[bytes, bytes]]:
 
 
 def _pass_headers(
-    block: bytes, headers: list[tuple[bytes, bytes]], found: dict[bytes, bytes], options: list[bytes], upgrade: bool
+    block: bytes,
+    headers: list[tuple[bytes, bytes]],
+    found: dict[bytes, bytes],
+    options: list[bytes],
+    *,
+    upgrade: bool,
+    dropped: frozenset[bytes],
 ) -> bytes:
     """Return the lines of the application's headers for the upstream; as they are in *block* where all may pass."""
-    if _DROPPED.isdisjoint(found):
+    if dropped.isdisjoint(found):
         return block[:-2]
-    dropped = _DROPPED if _OPTIONS.issuperset(options) else _DROPPED | _listed(options)
+    if not _OPTIONS.issuperset(options):
+        dropped |= _listed(options)
     lines = join_headers(headers, dropped)
     if b"transfer-encoding" in found:
         lines += b"Transfer-Encoding: chunked\r\n"
