@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Network = IPv4Network | IPv6Network
 
@@ -34,9 +34,12 @@ def client_address(peer: str, headers: Iterable[tuple[bytes, bytes]], trusted: S
     address = peer
     for hop in reversed([hop.strip() for hop in forwarded.split(",") if hop.strip()]):
         try:
-            address = str(ip_address(hop.strip("[]")))
+            parsed = ip_address(hop.strip("[]"))
         except ValueError:
             break
+        if isinstance(parsed, IPv6Address) and parsed.scope_id is not None:
+            break  # RFC 4007 section 11: a zone means something on one machine only, and it may be any text
+        address = str(parsed)
         if not _is_within(address, trusted):
             break
     return address
