@@ -18,12 +18,29 @@ def fill_and_consume(window: ReceiveWindow, now: float, round_trip: float | None
     return window.consume(half, now, round_trip)
 
 
-def test_credit_is_granted_when_half_the_window_has_been_consumed():
+def test_credit_is_granted_at_half_the_window_where_nothing_is_held():
     window = ReceiveWindow(1000)
-    window.receive(1000)
+    window.receive(500)
     assert window.consume(499, 1.0, None) == 0
     assert window.consume(1, 1.0, None) == 500
-    assert (window.credit, window.unconsumed) == (500, 500)
+    assert (window.credit, window.unconsumed) == (1000, 0)
+
+
+def test_credit_is_granted_while_others_hold_more_than_half_the_window():
+    window = ReceiveWindow(1000)
+    window.receive(1000)
+    assert window.consume(249, 1.0, None) == 0
+    assert window.consume(1, 1.0, None) == 250
+    assert (window.credit, window.unconsumed) == (250, 750)
+    window.receive(250)
+    assert window.consume(250, 1.0, None) == 250
+
+
+def test_no_crumbs_are_granted():
+    window = ReceiveWindow(64 << 20)
+    window.receive(64 << 20)
+    assert window.consume(65_535, 1.0, None) == 0
+    assert window.consume(1, 1.0, None) == 65_536
 
 
 def test_a_window_whose_credit_runs_out_within_two_round_trips_doubles():

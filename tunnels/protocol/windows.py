@@ -13,6 +13,7 @@ from .frames import MAX_WINDOW
 
 MAX_STREAM_WINDOW: Final = 16 * 1024 * 1024
 GROWTH_ROUND_TRIPS: Final = 2.0
+LEAST_GRANT: Final = 65536  # bytes; less would make the sender send crumbs
 
 
 class SendWindow:
@@ -72,7 +73,7 @@ class ReceiveWindow:
     is.
     """
 
-    __slots__ = ("_budget", "_ceiling", "_consumed", "_granted_at", "_initial", "credit", "granted", "size")
+    __slots__ = ("_budget", "_ceiling", "_consumed", "_initial", "_paced", "_paced_at", "credit", "granted", "size")
 
     def __init__(self, size: int, *, ceiling: int = 0, budget: GrowthBudget | None = None) -> None:
         self.size = size
@@ -82,7 +83,8 @@ class ReceiveWindow:
         self._ceiling = ceiling
         self._budget = budget
         self._consumed = 0  # consumed and not yet granted again
-        self._granted_at = 0.0
+        self._paced = 0  # consumed since the pace was looked at last
+        self._paced_at = 0.0
 
     @property
     def received(self) -> int:
@@ -108,19 +110,24 @@ class ReceiveWindow:
     def consume(self, size: int, now: float, round_trip: float | None) -> int:
         """Account *size* bytes as consumed and return the credit to grant now (0: it can wait).
 
-        "Credit is granted when half the window has been consumed." Where that took less than two round trips the
-        sender is waiting for us, not for its own source: the window doubles.
+        "Credit is granted when as much has been consumed as the sender still has, but no less than a quarter of the
+        window or 65,536 bytes at a time." With nothing held that is half the window, and what stalled streams hold makes
+        nobody else wait. Where half a window was consumed in less than two round trips the sender is waiting for us, not
+        for its own source: the window doubles.
         """
         self._consumed += size
-        if self._consumed * 2 < self.size:
-            return 0
+        self._paced += size
         grant = self._consumed
-        hurried = round_trip is not None and now - self._granted_at < GROWTH_ROUND_TRIPS * round_trip
-        if hurried and self._budget is not None and self.size < self._ceiling:
-            growth = self._budget.take(min(self.size, self._ceiling - self.size))
-            self.size += growth
-            grant += growth
-        self._granted_at = now
+        if grant < self.credit or grant < min(LEAST_GRANT, self.size // 4):
+            return 0
+        if self._paced * 2 >= self.size:
+            hurried = round_trip is not None and now - self._paced_at < GROWTH_ROUND_TRIPS * round_trip
+            if hurried and self._budget is not None and self.size < self._ceiling:
+                growth = self._budget.take(min(self.size, self._ceiling - self.size))
+                self.size += growth
+                grant += growth
+            self._paced_at = now
+            self._paced = 0
         self._consumed = 0
         self.credit += grant
         self.granted += grant
