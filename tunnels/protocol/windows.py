@@ -111,9 +111,9 @@ class ReceiveWindow:
         """Account *size* bytes as consumed and return the credit to grant now (0: it can wait).
 
         "Credit is granted when as much has been consumed as the sender still has, but no less than a quarter of the
-        window or 65,536 bytes at a time." With nothing held that is half the window, and what stalled streams hold makes
-        nobody else wait. Where half a window was consumed in less than two round trips the sender is waiting for us, not
-        for its own source: the window doubles.
+        window or 65,536 bytes at a time." With nothing held that is half the window, and what stalled streams hold
+        makes nobody else wait. Where half a window was consumed in less than two round trips the sender is waiting
+        for us, not for its own source: the window doubles.
         """
         self._consumed += size
         self._paced += size
