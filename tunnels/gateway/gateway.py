@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_INTERVAL: Final = 15.0  # seconds
 RENEW_INTERVAL: Final = 30.0  # seconds; a change that no notice told of is seen by then
+WATCH_DELAY: Final = 1.0  # seconds before it listens to notices again that have failed
 DIRECTORY_TIMEOUT: Final = 10.0  # seconds for one question to the portal
 MAX_TOKEN: Final = 256  # characters
 
@@ -57,6 +58,7 @@ class Gateway:
         self._ledger = Ledger(directory)
         self._throttle = Throttle()
         self._notices = 0  # how many changes were told of
+        self._renewing: dict[LiveTunnel, bool] = {}  # and whether to ask once more
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Task[None] | None = None
 
@@ -86,7 +88,7 @@ class Gateway:
         for session in sessions:
             session.endpoint.announce_end(ErrorCode.SHUTDOWN, timeout, "the gateway is stopping")
         deadline = asyncio.get_running_loop().time() + timeout
-        while any(tunnel.streams for tunnel in self.registry):
+        while self.registry.busy:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
@@ -99,6 +101,7 @@ class Gateway:
         self.draining = True
         for session in self.registry.sessions():
             session.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
+        self.registry.reset_connections()
         await self._ledger.stop(DIRECTORY_TIMEOUT)
         for task in list(self._tasks):
             task.cancel()
@@ -129,7 +132,7 @@ class Gateway:
         names = scope["url_route"]["kwargs"]
         wanted = f"{names['customer']}/{names['tunnel']}"
         try:
-            grant = await self._authorize(scope, address)
+            grant, notices = await self._authorize(scope, address)
         except Refused as refused:
             logger.warning("refused %s for %s: %d %s", address, printable(wanted), refused.status, refused.reason)
             raise
@@ -138,6 +141,7 @@ class Gateway:
             gateway=self._options.name,
             address=address,
             agent=f"moorline-gateway/{__version__}",
+            notices=notices,
             opened=self._session_opened,
             ended=self._session_ended,
             timing=self._options.timing,
@@ -145,7 +149,8 @@ class Gateway:
         self.registry.add(session)
         return session
 
-    async def _authorize(self, scope: Scope, address: str) -> Grant:
+    async def _authorize(self, scope: Scope, address: str) -> tuple[Grant, int]:
+        """Return the grant of a client and of how many changes it knows; raises Refused."""
         if self.draining:
             raise Refused(503, "This gateway is stopping; connect again.", retry_after=1)
         if SUBPROTOCOL not in (scope.get("subprotocols") or []):
@@ -162,6 +167,7 @@ class Gateway:
                 DIRECTORY_TIMEOUT,
             )
             if self._notices != notices:  # something changed while the portal was asked
+                notices = self._notices
                 grant = await asyncio.wait_for(self._directory.renew(grant), DIRECTORY_TIMEOUT)
         except Refused as refused:
             if refused.status == 401:
@@ -177,7 +183,7 @@ class Gateway:
                 f"The tunnel has its {grant.max_sessions} sessions already. Stop a client that is not needed, or ask "
                 "your provider for more.",
             )
-        return grant
+        return grant, notices
 
     def _address_of(self, scope: Scope) -> str:
         client = scope.get("client")
@@ -188,8 +194,13 @@ class Gateway:
     def _session_opened(self, session: GatewaySession) -> None:
         client = session.client
         logger.info("%s: connected, %s", session, client.agent if client else "")
-        self.registry.opened(session)
         self._ledger.note_opened(session.report())
+        if self.draining:
+            session.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
+            return
+        tunnel = self.registry.opened(session)
+        if session.notices != self._notices:  # something changed since the portal was asked
+            self._spawn(self._renew(tunnel))
 
     def _session_ended(self, session: GatewaySession, code: ErrorCode, reason: str) -> None:
         logger.info("%s: ended, %s (%s)", session, reason or "closed", code.name)
@@ -208,12 +219,17 @@ class Gateway:
     # -- what the portal says -----------------------------------------------------------------------------------------
 
     async def _watch_changes(self) -> None:
-        async with aclosing(self._directory.changes()) as changes:
-            async for tunnel_id in changes:
-                self._notices += 1
-                tunnel = self.registry.get(tunnel_id)
-                if tunnel is not None:
-                    self._spawn(self._renew(tunnel))
+        while True:
+            try:
+                async with aclosing(self._directory.changes()) as changes:
+                    async for tunnel_id in changes:
+                        self._notices += 1
+                        tunnel = self.registry.get(tunnel_id)
+                        if tunnel is not None:
+                            self._spawn(self._renew(tunnel))
+            except Exception as error:
+                logger.error("the portal's notices of changes failed; listening again: %s", describe(error))
+            await asyncio.sleep(WATCH_DELAY)
 
     async def _renew_regularly(self) -> None:
         while True:
@@ -222,6 +238,21 @@ class Gateway:
                 await self._renew(tunnel)
 
     async def _renew(self, tunnel: LiveTunnel) -> None:
+        """Renew a live tunnel, never twice at a time: a change meanwhile is asked about once more, behind."""
+        if tunnel in self._renewing:
+            self._renewing[tunnel] = True
+            return
+        self._renewing[tunnel] = True
+        try:
+            while self._renewing[tunnel]:
+                self._renewing[tunnel] = False
+                await self._renew_once(tunnel)
+        except Exception as error:
+            logger.error("%s: it could not be renewed; this is tried again: %s", tunnel, describe(error))
+        finally:
+            del self._renewing[tunnel]
+
+    async def _renew_once(self, tunnel: LiveTunnel) -> None:
         """Ask again whether each token of a live tunnel holds, end the sessions of those that do not."""
         tokens: dict[str, list[GatewaySession]] = {}
         for session in tunnel.sessions:
@@ -243,9 +274,9 @@ class Gateway:
     async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL)
-            live = [session for session in self.registry.sessions() if session.opened_at is not None]
-            usage = {session.session_id: session.usage for session in live}
             try:
+                live = [session for session in self.registry.sessions() if session.opened_at is not None]
+                usage = {session.session_id: session.usage for session in live}
                 await asyncio.wait_for(self._directory.heartbeat(self._options.name, usage), DIRECTORY_TIMEOUT)
             except Exception as error:
                 logger.error("the portal took no heartbeat: %s", describe(error))

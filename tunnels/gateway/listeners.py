@@ -12,6 +12,7 @@ import logging
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -25,21 +26,38 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 1024
 ACCEPTS_PER_WAKE: Final = 64
 ACCEPT_PAUSE: Final = 1.0  # seconds without accepting when the process has no descriptor left
+FINISH_TIMEOUT: Final = 60.0  # seconds for the last bytes of connections whose tunnel has gone
 
 MakeHttpConnection = Callable[[str, Callable[[], None]], HttpConnection]
 Candidates = Callable[[], Iterable[Endpoint]]
 ReportRefusal = Callable[[Target, ErrorCode, str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a listener asks of its tunnel.
+
+    *candidates* gives the endpoints to try, in the order of preference; *limit*, how many connections the listener may
+    hold now; *report_refusal* is told why a connection had to be reset.
+    """
+
+    candidates: Candidates
+    limit: Callable[[], int]
+    report_refusal: ReportRefusal
+
+
 class Listener(ABC):
     """A bound socket and the connections it took; closing it ends both."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, target: Target, rules: Rules) -> None:
         """Bind; raises OSError where the port is taken or not ours."""
+        self._target = target
+        self._rules = rules
         self._loop = asyncio.get_running_loop()
         self._socket = _bind(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._resume: asyncio.TimerHandle | None = None
+        self._cut: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._socket.fileno(), self._accept_all)
 
     def stop_accepting(self) -> None:
@@ -50,10 +68,26 @@ class Listener(ABC):
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
 
+    def finish(self) -> None:
+        """Close the socket; connections that have only last bytes to write have FINISH_TIMEOUT for them.
+
+        For a tunnel whose last session has ended: its end has reset the connections that wanted more than that.
+        """
+        self.stop_accepting()
+        if self.connections and self._cut is None:
+            self._cut = self._loop.call_later(FINISH_TIMEOUT, self._reset_connections)
+
     def close(self) -> None:
         """Close the socket and reset the connections."""
         self.stop_accepting()
+        if self._cut is not None:
+            self._cut.cancel()
         self._reset_connections()
+
+    @property
+    @abstractmethod
+    def connections(self) -> int:
+        """How many connections it holds."""
 
     @abstractmethod
     def _accept(self, sock: socket.socket, source: str) -> None:
@@ -72,6 +106,11 @@ class Listener(ABC):
                 self._pause_accepting(error)
                 return
             sock.setblocking(False)
+            limit = self._rules.limit()
+            if self.connections >= limit:
+                self._rules.report_refusal(self._target, ErrorCode.LIMIT, f"the port has {limit} connections already")
+                reset_socket(sock)
+                continue
             self._accept(sock, f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}")
 
     def _pause_accepting(self, error: OSError) -> None:
@@ -87,25 +126,20 @@ class Listener(ABC):
 
 
 class TcpListener(Listener):
-    """One TCP port of a tunnel: every connection becomes a stream of one of its sessions.
+    """One TCP port of a tunnel: every connection becomes a stream of one of its sessions."""
 
-    Arguments: *candidates* gives the endpoints to try, in the order of preference; *report_refusal* is told why a
-    connection had to be reset.
-    """
-
-    def __init__(
-        self, host: str, port: int, *, target: Target, candidates: Candidates, report_refusal: ReportRefusal
-    ) -> None:
-        self._target = target
-        self._candidates = candidates
-        self._report_refusal = report_refusal
+    def __init__(self, host: str, port: int, target: Target, rules: Rules) -> None:
         self._bridges: set[ListenerBridge] = set()
-        super().__init__(host, port)
+        super().__init__(host, port, target, rules)
+
+    @property
+    def connections(self) -> int:
+        return len(self._bridges)
 
     def _accept(self, sock: socket.socket, source: str) -> None:
         refusal = StreamRefused(ErrorCode.LOST, "no client is connected")
-        for endpoint in self._candidates():
-            bridge = ListenerBridge(endpoint, self._report_refusal, self._bridges.discard)
+        for endpoint in self._rules.candidates():
+            bridge = ListenerBridge(endpoint, self._rules.report_refusal, self._bridges.discard)
             try:
                 bridge.bind(endpoint.open_stream(self._target, source, bridge))
             except StreamRefused as error:
@@ -114,8 +148,8 @@ class TcpListener(Listener):
             self._bridges.add(bridge)
             bridge.connect(sock)
             return
+        self._rules.report_refusal(self._target, refusal.code, refusal.reason)
         reset_socket(sock)
-        self._report_refusal(self._target, refusal.code, refusal.reason)
 
     def _reset_connections(self) -> None:
         for bridge in list(self._bridges):
@@ -139,18 +173,30 @@ class ListenerBridge(SocketBridge):
 class HttpListener(Listener):
     """The HTTP port of a tunnel; *connection* makes the protocol of each connection from its address and its end."""
 
-    def __init__(self, host: str, port: int, *, connection: MakeHttpConnection) -> None:
+    def __init__(self, host: str, port: int, target: Target, rules: Rules, *, connection: MakeHttpConnection) -> None:
         self._make_connection = connection
         self._connections: set[HttpConnection] = set()
-        self._tasks: set[asyncio.Task[object]] = set()
-        super().__init__(host, port)
+        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(host, port, target, rules)
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
 
     def _accept(self, sock: socket.socket, source: str) -> None:
         connection = self._make_connection(source, lambda: self._connections.discard(connection))
         self._connections.add(connection)
-        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: connection, sock))
+        task = self._loop.create_task(self._connect(connection, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, connection: HttpConnection, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except OSError as error:
+            self._connections.discard(connection)
+            sock.close()
+            logger.warning("port %d: a connection was lost as it was taken: %s", self.port, error.strerror or error)
 
     def stop_accepting(self) -> None:
         super().stop_accepting()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .directory import Grant
+from .listeners import Listener
 from .session import GatewaySession
 from .tunnel import LiveTunnel, Place
 
@@ -15,6 +16,7 @@ class Registry:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._tunnels: dict[str, LiveTunnel] = {}
+        self._finishing: set[Listener] = set()  # of tunnels that have gone
 
     def __len__(self) -> int:
         return len(self._tunnels)
@@ -57,6 +59,19 @@ class Registry:
             return
         tunnel.sessions.remove(session)
         if not any(other.opened_at is not None for other in tunnel.sessions):
-            tunnel.close()
+            self._finishing = {listener for listener in self._finishing if listener.connections}
+            self._finishing.update(tunnel.finish())
         if not tunnel.sessions:
             del self._tunnels[session.grant.tunnel_id]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stream is live, or a connection that has bytes to write."""
+        listeners = any(listener.connections for listener in self._finishing)
+        return listeners or any(tunnel.streams or tunnel.connections for tunnel in self)
+
+    def reset_connections(self) -> None:
+        """Reset what connections are left of tunnels that have gone."""
+        for listener in self._finishing:
+            listener.close()
+        self._finishing.clear()

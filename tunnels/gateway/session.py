@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from ..endpoint import Endpoint, StreamHandler, Timing
 from ..protocol import ErrorCode, Exposure, Hello, Limits, Role, Stream, Target
+from ..protocol.frames import MAX_EXPOSED
 from .directory import Grant, SessionReport, Usage
 
 logger = logging.getLogger(__name__)
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 class GatewaySession:
     """The owner of one endpoint: what the client said of itself, which grant it has, when it opened and ended.
 
-    *opened* and *ended* are called once each; *ended* also for a session that never opened.
+    *opened* and *ended* are called once each; *ended* also for a session that never opened. *notices* is how many
+    changes the gateway had heard of when it asked for the grant.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class GatewaySession:
         gateway: str,
         address: str,
         agent: str,
+        notices: int,
         opened: Callable[[GatewaySession], None],
         ended: Callable[[GatewaySession, ErrorCode, str], None],
         timing: Timing | None,
@@ -36,6 +39,8 @@ class GatewaySession:
         self.address = address
         self.client: Hello | None = None
         self.opened_at: datetime | None = None
+        self.notices = notices
+        self._told = grant.revision
         self._gateway = gateway
         self._opened = opened
         self._ended = ended
@@ -54,6 +59,12 @@ class GatewaySession:
     def usage(self) -> Usage:
         """What this session has carried so far."""
         return Usage(self.endpoint.bytes_received, self.endpoint.bytes_sent)
+
+    def tell(self, grant: Grant) -> None:
+        """Send the client what the tunnel exposes, where that is newer than what it was told."""
+        if self._told < grant.revision and self.endpoint.open:
+            self._told = grant.revision
+            self.endpoint.send_update(exposure_of(grant))
 
     def report(self) -> SessionReport:
         """Return what the portal is told; for a session that has opened."""
@@ -95,5 +106,6 @@ class GatewaySession:
 
 
 def exposure_of(grant: Grant) -> Exposure:
-    """Return what a client is told of its tunnel."""
-    return Exposure(grant.customer, grant.tunnel, tuple(sorted(grant.tcp_ports)), grant.hosts)
+    """Return what a client is told of its tunnel: of a long list, the beginning (SPEC.md section 4.1)."""
+    ports = tuple(sorted(grant.tcp_ports))[:MAX_EXPOSED]
+    return Exposure(grant.customer, grant.tunnel, ports, grant.hosts[:MAX_EXPOSED])

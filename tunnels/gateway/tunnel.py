@@ -14,8 +14,8 @@ from ..protocol import ErrorCode, Stream, StreamRefused, Target
 from .addresses import Network
 from .directory import Grant
 from .http import HttpConnection, HttpLimits
-from .listeners import HttpListener, Listener, TcpListener
-from .session import GatewaySession, exposure_of
+from .listeners import HttpListener, Listener, Rules, TcpListener
+from .session import GatewaySession
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class LiveTunnel:
         self.sessions: list[GatewaySession] = []
         self._place = place
         self._listeners: dict[Target, Listener] = {}
+        self._accepting = True
+        self._rules = Rules(self.candidates, self._max_connections, self._report_refusal)
         self._turn = itertools.count()
         self._reported: dict[tuple[Target, ErrorCode], float] = {}
 
@@ -54,6 +56,11 @@ class LiveTunnel:
     @property
     def streams(self) -> int:
         return sum(session.endpoint.streams for session in self.sessions)
+
+    @property
+    def connections(self) -> int:
+        """How many connections of applications there are."""
+        return sum(listener.connections for listener in self._listeners.values())
 
     def listening_on(self, target: Target) -> int | None:
         """Return the port that listens for *target*, None where none does."""
@@ -78,14 +85,17 @@ class LiveTunnel:
         raise refusal
 
     def apply(self, grant: Grant) -> None:
-        """Take a new grant: open and close listeners to match, tell the clients."""
-        changed = grant.revision != self.grant.revision
-        self.grant = grant
-        self.open_listeners()
-        if changed:
+        """Take a grant: open and close listeners to match, tell the clients what they have not been told.
+
+        Answers of the portal may come out of order: one that is older than what is known changes nothing.
+        """
+        if grant.revision > self.grant.revision:
             logger.info("%s: changed, now with ports %s", self, sorted(grant.tcp_ports) or "none")
-            for session in self.sessions:
-                session.endpoint.send_update(exposure_of(grant))
+        if grant.revision >= self.grant.revision:
+            self.grant = grant
+        self.open_listeners()
+        for session in self.sessions:
+            session.tell(self.grant)
 
     def open_listeners(self) -> None:
         """Bind what is granted and not yet bound, close what is granted no more.
@@ -102,18 +112,17 @@ class LiveTunnel:
             if listener is not None and port not in (0, listener.port):
                 self._listeners.pop(target).close()
                 listener = None
-            if listener is None:
+            if listener is None and self._accepting:
                 self._open_listener(target, port, is_http=target is http)
 
     def _open_listener(self, target: Target, port: int, *, is_http: bool) -> None:
         host = self._place.host
         try:
             if is_http:
-                listener: Listener = HttpListener(host, port, connection=self._make_http_connection)
+                connection = self._make_http_connection
+                listener: Listener = HttpListener(host, port, target, self._rules, connection=connection)
             else:
-                listener = TcpListener(
-                    host, port, target=target, candidates=self.candidates, report_refusal=self._report_refusal
-                )
+                listener = TcpListener(host, port, target, self._rules)
         except OSError as error:
             logger.error(
                 "%s: can't listen on %s:%d for %s (%s); free that port or give the tunnel another one",
@@ -123,15 +132,26 @@ class LiveTunnel:
         self._listeners[target] = listener
 
     def stop_accepting(self) -> None:
-        """Close the listeners; connections that are open go on."""
+        """Close the listeners for good; connections that are open go on."""
+        self._accepting = False
         for listener in self._listeners.values():
             listener.stop_accepting()
 
-    def close(self) -> None:
-        """Close the listeners and reset what is left of their connections."""
-        for listener in self._listeners.values():
-            listener.close()
+    def finish(self) -> list[Listener]:
+        """Close the listeners; return them with what connections still have last bytes to write."""
+        listeners = list(self._listeners.values())
         self._listeners.clear()
+        for listener in listeners:
+            listener.finish()
+        return listeners
+
+    def _max_connections(self) -> int:
+        """Return how many connections a listener may hold: twice what the sessions may carry.
+
+        A connection of HTTP needs no stream while it is idle, one that writes its last bytes has none any more. Without
+        a bound one tunnel's could take every descriptor of the process.
+        """
+        return 2 * self.grant.max_streams * max(1, len(self.live_sessions))
 
     def _make_http_connection(self, source: str, on_end: Callable[[], None]) -> HttpConnection:
         return HttpConnection(
