@@ -27,6 +27,7 @@ from tunnels.transport import MAX_MESSAGE
 from tunnels.transport.native import NativeListener
 
 TOKEN = "mt_a-token-that-no-log-shows"
+REFUSAL_HEADERS = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 CUSTOMER, TUNNEL = "acmeco", "prod"
 
 
@@ -126,10 +127,11 @@ class InProcessGateway:
         return self.live[-1]
 
     def refuse(self, status: int, reason: str = "", headers: dict[str, str] | None = None) -> None:
-        """Refuse on the HTTP level from now on."""
+        """Refuse on the HTTP level from now on, with the headers that a gateway's refusals have."""
+        given = {**REFUSAL_HEADERS, **(headers or {})}
 
         def answer() -> WSUpgradeResponseWithListener:
-            response = WSUpgradeResponse.create_error_response(status, reason.encode() or None, headers)
+            response = WSUpgradeResponse.create_error_response(status, reason.encode() or None, given)
             return WSUpgradeResponseWithListener(response, None)
 
         self.answer = answer
@@ -157,7 +159,9 @@ class InProcessGateway:
         if self.answer is not None:
             return self.answer()
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(401, b"who?"), None)
+            return WSUpgradeResponseWithListener(
+                WSUpgradeResponse.create_error_response(401, b"who?", REFUSAL_HEADERS), None
+            )
         session = GatewaySide(self.name, self.exposure)
         self.sessions.append(session)
         response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": self.selected})

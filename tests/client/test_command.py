@@ -145,6 +145,8 @@ async def test_a_killed_client_leaves_a_reset_and_not_a_hang(
         (("--upsteam", "a:1"), "--upstream"),
         (("--url",), "requires an argument"),
         (("extra",), "extra"),
+        (("--url", "wss://gw.example/a/b", "--url", "wss://gw.example/a/c"), "--url is given 2 times"),
+        (("--upstream-insecure", "--upstream", "a:1", "--upstream-insecure"), "--upstream-insecure is given 2 times"),
         (("--url", "wss://gw.example/a/b", "--upstream", "192.168.1.10"), "write for example 192.168.1.10:8080"),
         (("--config", "/does/not/exist.yaml"), "can't be read"),
         (("--url", "wss://gw.example/a/b", "--upstream", "a:1"), "MOORLINE_TOKEN"),

@@ -28,19 +28,39 @@ URL = "wss://gw.example/acmeco/prod"
         (426, "bring the moorline client to the version", Pace.SLOW),
         (429, "wrong token", Pace.SLOW),
         (301, "redirects are not followed", Pace.SLOW),
-        (400, "--url is the address of a Moorline gateway", Pace.SLOW),
+        (400, "--url does not lead to a Moorline gateway", Pace.SLOW),
         (502, "keeps trying", Pace.BACKOFF),
         (503, "keeps trying", Pace.BACKOFF),
     ],
 )
 def test_each_refusal_says_what_to_do_on_either_way_it_can_come(status: int, said: str, pace: Pace) -> None:
-    ending = explain_refusal(status, "the reason of the gateway")
+    ending = explain_refusal(status, "")
     assert said in str(ending)
-    assert "it says: the reason of the gateway" in str(ending)
     assert str(status) in str(ending)
     assert ending.pace is pace
     if 400 <= status < 500:
-        assert explain_close(4000 + status, "the reason of the gateway") == ending
+        assert explain_close(4000 + status, "") == ending
+        assert explain_close(4000 + status, "a reason") == explain_refusal(status, "a reason")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 426, 429])
+def test_what_the_gateway_advises_stands_alone(status: int) -> None:
+    ending = explain_refusal(status, "It is so. Do this.")
+    assert ending.advice == "It is so. Do this"
+    assert ending.pace is explain_refusal(status, "").pace
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 426, 501])
+def test_an_answer_of_another_server_is_no_refusal_of_a_gateway(status: int) -> None:
+    ending = explain_refusal(status, "", from_gateway=False)
+    assert "--url does not lead to a Moorline gateway" in str(ending)
+    assert ending.pace is Pace.SLOW
+
+
+def test_a_server_that_is_not_ready_may_also_be_the_wrong_one() -> None:
+    ending = explain_refusal(502, "", from_gateway=False)
+    assert "the server answers 502" in str(ending)
+    assert "check that --url leads to a gateway" in str(ending)
 
 
 def test_other_close_codes_tell_no_refusal() -> None:
@@ -67,8 +87,8 @@ def test_retry_after_decides_when_with_a_bound() -> None:
     ("code", "said", "pace"),
     [
         (ErrorCode.SHUTDOWN, "the gateway is stopping", Pace.AT_ONCE),
-        (ErrorCode.REVOKED, "ask the provider for a new one", Pace.SLOW),
-        (ErrorCode.DISABLED, "ask the provider to enable it", Pace.SLOW),
+        (ErrorCode.REVOKED, "the token opens this tunnel no more", Pace.SLOW),
+        (ErrorCode.DISABLED, "the provider has closed this tunnel", Pace.SLOW),
         (ErrorCode.REPLACED, "stop the one of the two", Pace.MEDIUM),
         (ErrorCode.VERSION, "bring the moorline client to the version", Pace.SLOW),
         (ErrorCode.LIMIT, "limit", Pace.MEDIUM),
@@ -82,6 +102,14 @@ def test_each_code_of_a_session_says_what_to_do(code: ErrorCode, said: str, pace
     assert said in str(ending)
     assert "why" in str(ending)
     assert ending.pace is pace
+
+
+@pytest.mark.parametrize("code", [ErrorCode.REVOKED, ErrorCode.DISABLED])
+def test_what_the_provider_says_at_the_end_is_not_contradicted(code: ErrorCode) -> None:
+    assert explain_end(code, "The customer acmeco is suspended. Ask your provider.").advice == (
+        "The customer acmeco is suspended. Ask your provider"
+    )
+    assert "ask the provider" in explain_end(code, "").advice
 
 
 def verification_error(message: str) -> ssl.SSLCertVerificationError:
@@ -108,6 +136,20 @@ def test_each_failure_of_the_network_says_where_to_look(error: Exception, said: 
     ending = explain_failure(error, URL, None, 15)
     assert said in str(ending)
     assert ending.pace is pace
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy", "firewall", "no_tls"),
+    [
+        ("wss://127.0.0.1:8000/a/b", None, False, True),
+        (URL, None, True, True),
+        (URL, "http://proxy.corp:3128", True, False),
+        ("ws://127.0.0.1:8000/a/b", None, True, False),
+    ],
+)
+def test_silence_is_put_down_to_what_can_cause_it(url: str, proxy: str | None, firewall: bool, no_tls: bool) -> None:
+    text = str(explain_failure(TimeoutError(), url, proxy, 15))
+    assert ("firewall" in text, "the port may speak no TLS" in text) == (firewall, no_tls)
 
 
 def test_trouble_with_the_proxy_names_the_proxy_without_its_credentials() -> None:

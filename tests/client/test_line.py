@@ -63,7 +63,7 @@ async def test_the_client_is_back_by_itself_after_the_gateway_was_killed(
     ("status", "said"),
     [
         (401, "the gateway does not know this token"),
-        (403, "the gateway refuses this token"),
+        (403, "the gateway refuses this client"),
         (404, "knows no tunnel of this name"),
         (409, "as many sessions as it may have"),
         (426, "does not speak this client's protocol"),
@@ -79,7 +79,7 @@ async def test_a_refusal_is_one_clear_line_and_a_slow_retry(
         gateway.refuse_by_close(4000 + status, "what the gateway says")
     start_client("1=127.0.0.1:1", make_backoff=Backoff)
     line = await log.wait_for("warning", said)
-    assert "it says: what the gateway says" in line
+    assert f"({status}): what the gateway says; next attempt in" in line
     (delay,) = re.findall(r"next attempt in ([\d.]+) s", line)
     assert float(delay) >= 8
     assert len(gateway.requests) == 1
@@ -104,6 +104,30 @@ async def test_a_token_that_was_changed_in_its_file_is_used_without_a_restart(
     await log.wait_for("the token can't be read", str(path))
     path.write_text(TOKEN)
     await gateway.wait_for_session()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (404, {"X-Moorline-Error": "UNKNOWN_HOST"}, "is a tunnel and not the gateway"),
+        (503, {"X-Moorline-Error": "NO_CLIENT"}, "is a tunnel and not the gateway"),
+        (404, {"Cache-Control": "max-age=60"}, "--url does not lead to a Moorline gateway"),
+        (401, {"Content-Type": "text/html"}, "--url does not lead to a Moorline gateway"),
+    ],
+)
+async def test_what_another_server_answers_is_told_and_asked_again_slowly(
+    status: int,
+    headers: dict[str, str],
+    said: str,
+    gateway: InProcessGateway,
+    start_client: StartClient,
+    log: Log,
+) -> None:
+    gateway.refuse(status, "no such page", headers)
+    start_client("1=127.0.0.1:1", make_backoff=Backoff)
+    line = await log.wait_for("warning", said)
+    (delay,) = re.findall(r"next attempt in ([\d.]+) s", line)
+    assert float(delay) >= 30
 
 
 async def test_a_server_that_is_no_gateway_is_told(
@@ -150,7 +174,11 @@ async def test_a_gateway_that_stops_is_left_at_once_while_its_streams_go_on(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [(ErrorCode.REVOKED, "the token was revoked"), (ErrorCode.DISABLED, "the tunnel was disabled")]
+    ("code", "said"),
+    [
+        (ErrorCode.REVOKED, "the token opens this tunnel no more"),
+        (ErrorCode.DISABLED, "the provider has closed this tunnel"),
+    ],
 )
 async def test_an_end_that_a_person_has_to_undo_is_told_and_tried_slowly(
     code: ErrorCode, said: str, gateway: InProcessGateway, start_client: StartClient, log: Log

@@ -137,6 +137,11 @@ def test_a_bad_value_is_named_with_its_option(name: str, value: Any, said: str) 
     assert said in message
 
 
+@pytest.mark.parametrize(("url", "warned"), [("ws://127.0.0.1:8000/a/b", True), (URL, False)])
+def test_a_ca_file_that_nothing_needs_is_warned_of(url: str, warned: bool) -> None:
+    assert any("--ca-file changes nothing" in line for line in load(url=url, ca_file=__file__).warnings) is warned
+
+
 def test_a_drain_timeout_of_zero_means_zero() -> None:
     assert load(drain_timeout="0").drain_timeout == 0
 
@@ -157,7 +162,15 @@ def test_what_is_missing_is_asked_for(missing: str, said: str) -> None:
         ("colour: red", "it may hold url"),
         ("- a\n- b", "holds no options"),
         ("upstream: [::1]:22", "put quotes around"),
+        ("upstream: - a:1", "is not YAML (line 1, column 11): "),
+        ("upstream: *=http://a:1", "put quotes around"),
+        ("upstream:\n  - [::1]:22", "put quotes around"),
         ("upstream: 8080", "8080 is not an upstream"),
+        ("upstream: [22:33]", "has 22:33, which YAML reads as a number (line 1, column 12): put it in quotes"),
+        ("dial-timeout: 1:30.5", "has 1:30.5, which YAML reads as a number"),
+        ("upstream: a:1\nupstream: b:1", "gives upstream twice (line 2, column 1): remove one"),
+        ("dial_timeout: 3\ndial-timeout: 4", "gives dial-timeout twice"),
+        ("? [a]\n: 1", "is not YAML"),
         ("upstream: []", "the list is empty"),
         ("connections: true", "from 1 to 16"),
         ("upstream-insecure: perhaps", "neither true nor false"),
@@ -171,6 +184,13 @@ def test_a_mistake_in_the_file_is_told_with_the_file(text: str, said: str, tmp_p
     assert str(config) in str(refused.value)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["upstream: - a:1", "url: 'x", "upstream: {", "a: b: c"])
+def test_quotes_are_advised_only_where_they_help(text: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionInvalid, match="is not YAML") as refused:
+        load_options(ENOUGH, {}, write_config(tmp_path, text))
+    assert "put quotes" not in str(refused.value)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunnels.client.upstreams import Route, Upstream, UpstreamError, UpstreamTable, parse_upstream
 from tunnels.protocol import MAX_DATA, Exposure, Hello, Target
@@ -30,8 +34,8 @@ UNDERSTOOD = {
 REFUSED = {
     "": "empty",
     "192.168.1.10": "write for example 192.168.1.10:8080",
-    "8080": "write 127.0.0.1:8080",
-    ":8080": "write 127.0.0.1:8080",
+    "8080": "write for example 127.0.0.1:8080",
+    ":8080": "write for example 127.0.0.1:8080",
     "2222=192.168.1.10": "write for example 2222=192.168.1.10:8080",
     "192.168.1.10:": "is not a port",
     "192.168.1.10:0": "from 1 to 65535",
@@ -40,23 +44,47 @@ REFUSED = {
     "0=192.168.1.10:22": "from 1 to 65535",
     "70000=192.168.1.10:22": "from 1 to 65535",
     "::1:22": "has no port that can be told from the address",
-    "[::1]": "has no port that can be told from the address: write [::1]:22",
+    "[::1]": "has no port that can be told from the address: write for example [::1]:22",
     "[::g]:22": "is not an IPv6 address",
     "192.168.1.300:22": "is not an IPv4 address",
     "1.2.3:22": "is not an IPv4 address",
     "post gres:22": "repeat --upstream for each",
     "a:1,b:2": "repeat --upstream for each",
     "-a:22": "neither an address nor a host name",
-    "identity1.local=192.168.1.10:443": "write identity1.local=http://192.168.1.10:443",
-    "8080=http://192.168.1.10:80": "write 8080=192.168.1.10:80",
-    "tcp://192.168.1.10:22": "tcp:// is not known",
-    "http://192.168.1.10:80/path": "has a path",
-    "http://192.168.1.10:80?x=1": "has a path",
+    "identity1.local=192.168.1.10:443": "write for example identity1.local=http://192.168.1.10:443",
+    "8080=http://192.168.1.10:80": "write for example 8080=192.168.1.10:80",
+    "tcp://192.168.1.10:22": "tcp:// is not known, and plain TCP has no scheme: write for example 192.168.1.10:22",
+    "http://192.168.1.10:80/path": "has a path, and what a request asks for is not changed on the way",
+    "http://192.168.1.10:80?x=1": "has a query",
     "http://": "has no host",
     "http://192.168.1.10:99999": "has a port or an address that is none",
     "http://192.168.1.10:0": "port 0",
     "bad_host!=http://192.168.1.10": "is not a host name",
     "host:80=http://192.168.1.10": "is not a host name",
+    "0": "write for example 192.168.1.10:8080",
+    "2222=0": "write for example 2222=192.168.1.10:8080",
+    "99999": "write for example 192.168.1.10:8080",
+    "=h:1": "has nothing before the =: write for example h:1",
+    "=": "has nothing before the =",
+    "a=": "has nothing after the =: write for example a=http://192.168.1.10:8080",
+    "22=": "has nothing after the =: write for example 22=192.168.1.10:8080",
+    "h:22:33": "write for example h:22",
+    "2222:192.168.1.10:22": "write for example 2222=192.168.1.10:22",
+    "fd00::1:22": "write for example [fd00::1]:22",
+    "2222=fd00::1": "write for example 2222=[fd00::1]:22",
+    "http://h:1?x": "has a query, and what a request asks for is not changed on the way: write for example http://h:1",
+    "http://h:1#x": "has a fragment",
+    "web.local=https://h/x": "write for example web.local=https://h",
+    "web.local=ftp://h": "write for example web.local=http://192.168.1.10:8080",
+    "8080=https://-": "write for example 8080=192.168.1.10:8080",
+    "-=h:1": "write for example identity1.local=http://192.168.1.10:8080",
+    "²=h:1": "write for example identity1.local=http://192.168.1.10:8080",
+    "²:²": "neither an address nor a host name",
+    "h:" + "9" * 5000: "is not a port",
+    "-:x": "neither an address nor a host name",
+    "x:y:z": "write for example 192.168.1.10:8080",
+    "http://-": "write for example http://192.168.1.10:8080",
+    "http://[::g]": "has a port or an address that is none",
     "http://admin:hunter2@192.168.1.10": "no user name or password",
 }
 
@@ -71,8 +99,22 @@ def test_every_mistake_is_answered_with_what_to_write(text: str, message: str) -
     with pytest.raises(UpstreamError) as refusal:
         parse_upstream(text)
     assert message in str(refusal.value)
+    assert parse_upstream(str(refusal.value).rpartition("write for example ")[2])  # the form offered is one itself
     assert "\n" not in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
+
+
+PARTS = ("", "0", "22", "70000", "h", "-", ":", "=", "::", "[", "]", "fd00::1", "http://", "ftp://", "/", "?", ",", "*")
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+def test_whatever_is_written_is_read_or_answered_with_a_form_that_can_be(text: str) -> None:
+    with contextlib.suppress(UpstreamError):
+        parse_upstream(text)
+        return
+    with pytest.raises(UpstreamError) as refusal:
+        parse_upstream(text)
+    assert parse_upstream(str(refusal.value).rpartition("write for example ")[2])
 
 
 def table(*texts: str) -> UpstreamTable:

@@ -34,9 +34,9 @@ def suspend(line: Line) -> tuple[str, object]:
 
 
 WRITES = [
-    (revoke, "REVOKED", "the token was revoked", "ask the provider for a new one"),
-    (disable, "DISABLED", "the tunnel was disabled", "ask the provider to enable it"),
-    (suspend, "DISABLED", "is suspended. Ask your provider.", "next attempt in"),
+    (revoke, "REVOKED", "the token opens this tunnel no more", "Ask your provider for another; next"),
+    (disable, "DISABLED", "the provider has closed this tunnel", "Ask your provider to enable it; next"),
+    (suspend, "DISABLED", "the provider has closed this tunnel", "is suspended. Ask your provider; next attempt in"),
 ]
 
 
@@ -60,8 +60,12 @@ async def test_another_process_ends_a_live_session_within_two_seconds(
     await conversation.wait_for_reset(AT_ONCE)
     await until(lambda: not accepts(line.port), "the port to be closed", AT_ONCE)
     await client.wait_for("warning", "not connected", said, advice)
-    after = {row["id"]: row for row in await installation.staff.do("list_sessions", line.tunnel_id)}[session["id"]]
-    assert (after["live"], after["code"]) == (False, code)
+
+    async def recorded() -> bool:
+        rows = {row["id"]: row for row in await installation.staff.do("list_sessions", line.tunnel_id)}
+        return (rows[session["id"]]["live"], rows[session["id"]]["code"]) == (False, code)
+
+    await until(recorded, "the end in the portal's records", AT_ONCE)
 
 
 async def test_a_token_that_is_revoked_leaves_the_sessions_of_the_others(
@@ -77,7 +81,7 @@ async def test_a_token_that_is_revoked_leaves_the_sessions_of_the_others(
     goes = await installation.run_client(programs, *words)
     await goes.wait_for("connected: tunnel")
     await installation.staff.do("revoke_token", minted["token_id"])
-    await goes.wait_for("the token was revoked", bound=AT_ONCE)
+    await goes.wait_for("the token opens this tunnel no more", bound=AT_ONCE)
     await conversation.ask()
     assert not stays.find("not connected")
 
@@ -131,4 +135,4 @@ async def test_the_admins_pages_revoke_a_token_within_two_seconds(
 
     revoked_at, reset_at = await asyncio.gather(asyncio.to_thread(revoke_by_hand), reset())
     assert reset_at - revoked_at < AT_ONCE
-    await client.wait_for("the token was revoked", "ask the provider for a new one")
+    await client.wait_for("the token opens this tunnel no more", "Ask your provider for another; next")

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from .. import __version__
 from .client import client
+from .once import OnceCommand
 
 app = typer.Typer(
     name="moorline",
@@ -17,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("client")(client)
+app.command("client", cls=OnceCommand)(client)
 
 
 @app.callback(invoke_without_command=True)

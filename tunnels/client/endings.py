@@ -21,6 +21,7 @@ from python_socks import ProxyError
 from ..logs import clean_line
 from ..protocol import ErrorCode
 from .backoff import Pace
+from .options import is_loopback
 from .proxies import ProxyInvalid, name_proxy
 
 LONGEST_REASON: Final = 300
@@ -52,7 +53,7 @@ _REFUSALS: Final[Mapping[int, tuple[str, str, Pace]]] = {
         Pace.SLOW,
     ),
     403: (
-        "the gateway refuses this token",
+        "the gateway refuses this client",
         "ask the provider whether the token was revoked or has expired, and whether the tunnel is enabled",
         Pace.SLOW,
     ),
@@ -81,11 +82,11 @@ _REFUSALS: Final[Mapping[int, tuple[str, str, Pace]]] = {
 _CODES: Final[Mapping[ErrorCode, tuple[str, str, Pace]]] = {
     ErrorCode.SHUTDOWN: ("the gateway is stopping", "", Pace.AT_ONCE),
     ErrorCode.REVOKED: (
-        "the token was revoked",
+        "the token opens this tunnel no more",
         "ask the provider for a new one and put it where --token-file or MOORLINE_TOKEN is read from",
         Pace.SLOW,
     ),
-    ErrorCode.DISABLED: ("the tunnel was disabled", "ask the provider to enable it", Pace.SLOW),
+    ErrorCode.DISABLED: ("the provider has closed this tunnel", "ask the provider when it opens again", Pace.SLOW),
     ErrorCode.REPLACED: (
         "another client took this one's place",
         "stop the one of the two that should not run",
@@ -106,25 +107,40 @@ _CODES: Final[Mapping[ErrorCode, tuple[str, str, Pace]]] = {
 }
 
 
-def explain_refusal(status: int, reason: str, retry_after: str = "") -> Ending:
-    """Return what an HTTP *status* of the gateway, or of something before it, means.
+# The portal's sentence comes with these, and says what to do.
+_TOLD_BY_PROVIDER: Final = frozenset({ErrorCode.REVOKED, ErrorCode.DISABLED})
+_NOT_READY: Final = frozenset({500, 502, 503, 504})  # what proxies say while the server behind them starts
 
-    *reason* is what the gateway said, for people; *retry_after* the header of that name (RFC 9110 section 10.2.3).
+
+def explain_refusal(status: int, reason: str, retry_after: str = "", *, from_gateway: bool = True) -> Ending:
+    """Return what an HTTP *status* means.
+
+    *reason* is what was said, for people; *retry_after* the header of that name (RFC 9110 section 10.2.3);
+    *from_gateway* whether a gateway answered, and not something before it or in its place.
     """
-    said = f" (it says: {_shorten(reason)})" if reason.strip() else ""
     wait = _read_retry_after(retry_after)
-    if status in _REFUSALS:
+    if status in _REFUSALS and (from_gateway or status == 429):
         sentence, advice, pace = _REFUSALS[status]
         # Retry-After with 429 says when: neither sooner nor much later.
         pace = Pace.AT_ONCE if status == 429 and wait else pace
-        return Ending(f"{sentence} ({status})", advice + said, pace, wait)
-    if status >= 500:
-        advice = "the gateway or the proxy before it is not ready; this client keeps trying"
-        return Ending(f"the gateway answers {status}", advice + said, Pace.BACKOFF, wait)
+        # The gateway knows more than the status tells, and says what to do: no second advice beside its own.
+        return Ending(f"{sentence} ({status})", _shorten(reason).rstrip(".") or advice, pace, wait)
+    said = f" (it says: {_shorten(reason)})" if reason.strip() else ""
+    if status in _NOT_READY:
+        advice = (
+            "the gateway or the proxy before it is not ready; this client keeps trying. "
+            "If it stays so, check that --url leads to a gateway"
+        )
+        return Ending(
+            f"{'the gateway' if from_gateway else 'the server'} answers {status}", advice + said, at_least=wait
+        )
     if 300 <= status < 400:
         advice = "redirects are not followed with a token; give the address that it redirects to as --url"
         return Ending(f"the server answers with a redirect ({status})", advice + said, Pace.SLOW)
-    advice = "check that --url is the address of a Moorline gateway and that a proxy before it lets WebSockets pass"
+    advice = (
+        "--url does not lead to a Moorline gateway, or a proxy before it lets no WebSockets pass: "
+        "check its host and port"
+    )
     return Ending(f"the server answers {status} instead of opening a WebSocket", advice + said, Pace.SLOW, wait)
 
 
@@ -140,9 +156,10 @@ def explain_end(code: ErrorCode, reason: str) -> Ending:
     else:
         sentence, pace = f"the session ended over an error ({code.name})", Pace.MEDIUM
         advice = "if this comes again, tell the provider, with this line"
-    if reason.strip():
-        sentence += f" ({_shorten(reason)})"
-    return Ending(sentence, advice, pace)
+    said = _shorten(reason)
+    if said and code in _TOLD_BY_PROVIDER:
+        return Ending(sentence, said.rstrip("."), pace)
+    return Ending(f"{sentence} ({said})" if said else sentence, advice, pace)
 
 
 def explain_failure(error: Exception, url: str, proxy: str | None, timeout: float) -> Ending:
@@ -156,10 +173,7 @@ def explain_failure(error: Exception, url: str, proxy: str | None, timeout: floa
     if isinstance(error, ProxyError):
         return _explain_proxy(str(error), where)
     if isinstance(error, TimeoutError):
-        return Ending(
-            f"no answer from {where} within {timeout:g} s",
-            "check that a firewall lets this machine reach it, or set HTTPS_PROXY where a proxy is needed",
-        )
+        return _explain_silence(url, proxy, where, timeout)
     if isinstance(error, ssl.SSLError):
         return _explain_tls(error, host)
     if isinstance(error, socket.gaierror):
@@ -173,15 +187,32 @@ def explain_failure(error: Exception, url: str, proxy: str | None, timeout: floa
     return Ending(f"the connection failed ({type(error).__name__}: {_shorten(str(error))})", "", Pace.MEDIUM)
 
 
+def _explain_silence(url: str, proxy: str | None, where: str, timeout: float) -> Ending:
+    sentence = f"no answer from {where} within {timeout:g} s"
+    no_tls = "the port may speak no TLS: a gateway without it, as on a laptop, is ws:// in --url"
+    firewall = "check that a firewall lets this machine reach it, or set HTTPS_PROXY where a proxy is needed"
+    if proxy or not url.startswith("wss:"):
+        return Ending(sentence, firewall)
+    # On this machine no firewall swallows a connection: what listens there waits for something else than TLS.
+    return Ending(sentence, no_tls if is_loopback(urlsplit(url).hostname or "") else f"{firewall}; or {no_tls}")
+
+
 def _explain_handshake(error: WSHandshakeError) -> Ending:
     response = error.response
     if response is None or response.status == 101:
         advice = "check that --url is the address of a Moorline gateway, and for ws:// or wss:// in front of it"
         return Ending(f"what answers is not a Moorline gateway ({_shorten(str(error))})", advice, Pace.SLOW)
-    is_text = response.headers.get("Content-Type", "").startswith("text/plain")
+    headers = response.headers
+    if "X-Moorline-Error" in headers:
+        advice = "write the gateway's address into --url; the port given there is one that a tunnel serves HTTP on"
+        return Ending(f"what answers ({int(response.status)}) is a tunnel and not the gateway", advice, Pace.SLOW)
+    is_text = headers.get("Content-Type", "").startswith("text/plain")
+    # No cache may keep a gateway's refusal, and it is plain text.
+    from_gateway = is_text and "no-store" in headers.get("Cache-Control", "")
     body = (error.raw_body or b"").decode("utf-8", "replace") if is_text else ""
-    ending = explain_refusal(int(response.status), body, response.headers.get("Retry-After", ""))
-    location = response.headers.get("Location", "")
+    status, retry_after = int(response.status), headers.get("Retry-After", "")
+    ending = explain_refusal(status, body, retry_after, from_gateway=from_gateway)
+    location = headers.get("Location", "")
     if location:
         return Ending(f"{ending.sentence} to {_shorten(location.partition('?')[0])}", ending.advice, ending.pace)
     return ending
@@ -207,7 +238,7 @@ def _explain_tls(error: ssl.SSLError, host: str) -> Ending:
                 "if a private CA signed it, or a proxy in between replaces certificates, give that CA with --ca-file"
             )
         return Ending(f"the certificate of {host} is not accepted ({_shorten(what)})", advice, Pace.SLOW)
-    advice = "check that --url has the right port and that wss:// is right for it"
+    advice = "check that --url has the right port, and write ws:// where it speaks no TLS, as on a laptop"
     what = getattr(error, "reason", "") or str(error)
     return Ending(f"TLS with {host} failed ({_shorten(what)})", advice)
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
-
 from ..logs import FORMATS, LEVELS
+from .configuration import ConfigurationInvalid, read_configuration
 from .tokens import TokenSource, warn_of_readers
 from .upstreams import Upstream, UpstreamError, UpstreamTable, parse_upstream
 
@@ -114,12 +113,15 @@ def load_options(flags: Mapping[str, Any], environment: Mapping[str, str], confi
             "--upstream-insecure: certificates of https upstreams are not checked; "
             "better give the CA that signed them with --upstream-ca-file"
         )
+    ca_file = _take(settings, "ca-file", _read_file)
+    if ca_file is not None and url.startswith("ws:"):
+        warnings.append("--ca-file changes nothing, because ws:// goes without TLS: remove it, or use wss://")
     return ClientOptions(
         url=url,
         token=_choose_token(layers, config, warnings),
         upstreams=upstreams,
         connections=_take(settings, "connections", _read_count) or ClientOptions.connections,
-        ca_file=_take(settings, "ca-file", _read_file),
+        ca_file=ca_file,
         upstream_insecure=insecure,
         upstream_ca_file=_take(settings, "upstream-ca-file", _read_file),
         dial_timeout=_take(settings, "dial-timeout", lambda value: _read_seconds(value, 0.1, 300))
@@ -152,18 +154,9 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Setting]:
 
 def _read_config(path: Path) -> dict[str, Setting]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionInvalid(f"--config: {path} can't be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise OptionInvalid(f"--config: {path} is not a text file in UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        hint = "put quotes around a value that starts with [ or *"
-        raise OptionInvalid(f"--config: {path} is not YAML ({where}: {error.problem}); {hint}") from None
-    except yaml.YAMLError:
-        raise OptionInvalid(f"--config: {path} is not YAML") from None
+        document = read_configuration(path)
+    except ConfigurationInvalid as error:
+        raise OptionInvalid(f"--config: {path} {error}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -173,6 +166,8 @@ def _read_config(path: Path) -> dict[str, Setting]:
         name = str(key).replace("_", "-")
         if name not in NAMES:
             raise OptionInvalid(f"--config: {path} has an unknown option {str(key)!r}{_suggest(name)}")
+        if name in found:
+            raise OptionInvalid(f"--config: {path} gives {name} twice: remove one of the two")
         if value is not None:
             found[name] = Setting(value, f"{name} in {path}", "file")
     return found
@@ -238,7 +233,7 @@ def _check_url(value: Any, warnings: list[str]) -> str:
         raise ValueError(
             f"the path {parts.path or '/'!r} does not name a customer and a tunnel in lower case; write {_URL_FORM}"
         )
-    if scheme == "ws" and not _is_loopback(parts.hostname):
+    if scheme == "ws" and not is_loopback(parts.hostname):
         warnings.append(
             f"ws:// sends the token and every byte unprotected to {parts.hostname}: use wss:// outside of a test"
         )
@@ -246,7 +241,8 @@ def _check_url(value: Any, warnings: list[str]) -> str:
     return f"{scheme}://{host}{f':{port}' if port else ''}/{'/'.join(labels)}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether *host*, a name or an address, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

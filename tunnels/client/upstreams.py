@@ -19,6 +19,8 @@ from ..protocol import Exposure, Target
 
 MAX_ROUTES: Final = 200  # all of them are told to the gateway in one frame (SPEC.md section 4.1)
 ANY_HOST: Final = "*"
+_EXAMPLE: Final = "192.168.1.10:8080"
+_HTTP_EXAMPLE: Final = "http://192.168.1.10:8080"
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
 
@@ -126,74 +128,101 @@ class UpstreamTable:
 
 def parse_upstream(text: str) -> Upstream:
     """Read one upstream. Raises UpstreamError."""
-    text = text.strip()
+    try:
+        return _parse(text.strip())
+    except _Mistake as mistake:
+        form = next(filter(_is_understood, mistake.forms), _EXAMPLE)
+        raise UpstreamError(f"{mistake}: write for example {form}") from None
+
+
+class _Mistake(ValueError):
+    """What is wrong, and *forms* that may be meant, the likeliest first; the first that can be read is offered."""
+
+    def __init__(self, what: str, *forms: str) -> None:
+        super().__init__(what)
+        self.forms = forms
+
+
+def _is_understood(text: str) -> bool:
+    try:
+        _parse(text)
+    except _Mistake:
+        return False
+    return True
+
+
+def _parse(text: str) -> Upstream:
     if not text:
-        raise UpstreamError("it is empty: write for example 192.168.1.10:8080")
+        raise _Mistake("it is empty")
     if "@" in text:
         # Not repeated in the message: what stands before the sign may be a password.
-        raise UpstreamError("an upstream has no user name or password: write for example http://192.168.1.10:8080")
+        raise _Mistake("an upstream has no user name or password", _HTTP_EXAMPLE)
     left, equals, right = (part.strip() for part in text.partition("="))
     if "://" in left:
         return _parse_http(text, ANY_HOST)
     if not equals:
         return _parse_tcp(text, None)
+    if not left:
+        raise _Mistake(f"{text!r} has nothing before the =", right)
+    if not right:
+        raise _Mistake(f"{text!r} has nothing after the =", f"{left}={_EXAMPLE}", f"{left}={_HTTP_EXAMPLE}")
     return _parse_http(right, left) if "://" in right else _parse_tcp(right, left)
 
 
 def _parse_tcp(address: str, left: str | None) -> Upstream:
     if "," in address or " " in address:
-        raise UpstreamError(f"{address!r} holds more than one address: repeat --upstream for each")
-    host, port = _split_address(address, left)
-    tunnel_port = port
-    if left is not None:
-        if not left.isdecimal():
-            raise UpstreamError(
-                f"{left!r} is not a port, so this would be HTTP, which needs a scheme: write {left}=http://{address}"
-            )
-        tunnel_port = _parse_port(left, f"write for example 2222={address}")
+        raise _Mistake(f"{address!r} holds more than one address: repeat --upstream for each")
+    if left is not None and not _is_number(left):
+        what = f"{left!r} is not a port, so this would be HTTP, which needs a scheme"
+        raise _Mistake(what, f"{left}=http://{address}", f"{left}={_HTTP_EXAMPLE}", f"identity1.local={_HTTP_EXAMPLE}")
+    prefix = f"{left}=" if left is not None else ""
+    host, port = _split_address(address, prefix)
+    tunnel_port = port if left is None else _parse_port(left, f"2222={address}")
     return Upstream(Route(port=tunnel_port), host, port)
 
 
-def _split_address(address: str, left: str | None) -> tuple[str, int]:
-    prefix = f"{left}=" if left is not None else ""
+def _split_address(address: str, prefix: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not colon or port.endswith("]") or (":" in host and not host.startswith("[")):
         if address.count(":") > 1:
-            bare = address.strip("[]")
-            raise UpstreamError(f"{address!r} has no port that can be told from the address: write {prefix}[{bare}]:22")
+            first, _, rest = address.partition(":")
+            what = f"{address!r} has no port that can be told from the address"
+            # An IPv6 address and a port, one without a port, what other programs write for 2222=HOST:22, too much.
+            forms = (f"[{host}]:{port}", f"[{address.strip('[]')}]:22")
+            shorter = ":".join(address.split(":")[:2])
+            raise _Mistake(what, *(prefix + form for form in forms), f"{first}={rest}", prefix + shorter)
         if address.isdecimal():
-            raise UpstreamError(f"{address!r} has no host: write {prefix}127.0.0.1:{address}")
-        raise UpstreamError(f"{address!r} has no port: write for example {prefix}{address or '192.168.1.10'}:8080")
+            raise _Mistake(f"{address!r} has no host", f"{prefix}127.0.0.1:{address}", prefix + _EXAMPLE)
+        raise _Mistake(f"{address!r} has no port", f"{prefix}{address}:8080", prefix + _EXAMPLE)
     if not host:
-        raise UpstreamError(f"{address!r} has no host: write {prefix}127.0.0.1{address}")
-    return _check_host(host), _parse_port(port, f"write for example {prefix}{host}:8080")
+        raise _Mistake(f"{address!r} has no host", f"{prefix}127.0.0.1{address}", prefix + _EXAMPLE)
+    return _check_host(host), _parse_port(port, f"{prefix}{host}:8080")
 
 
 def _parse_http(url: str, left: str) -> Upstream:
     name = _check_host_name(left, url)
+    prefix = "" if name == ANY_HOST else f"{name}="
+    example = prefix + _HTTP_EXAMPLE
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise UpstreamError(f"{url!r} has a port or an address that is none: write {_form(name)}") from None
+        raise _Mistake(f"{url!r} has a port or an address that is none", example) from None
     if parts.scheme not in _SCHEME_PORTS:
-        raise UpstreamError(
-            f"{parts.scheme}:// is not known: write {_form(name)}, or for plain TCP an address such as 192.168.1.10:22"
-        )
+        what = f"{parts.scheme or url.partition('://')[0]}:// is not known, and plain TCP has no scheme"
+        raise _Mistake(what, *([parts.netloc] if name == ANY_HOST else []), example)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UpstreamError(f"{url!r} has a path, and paths are not changed on the way: write {_form(name)}")
+        part = "path" if parts.path not in ("", "/") else "query" if parts.query else "fragment"
+        what = f"{url!r} has a {part}, and what a request asks for is not changed on the way"
+        raise _Mistake(what, f"{prefix}{parts.scheme}://{parts.netloc}", example)
     if not parts.hostname:
-        raise UpstreamError(f"{url!r} has no host: write {_form(name)}")
+        raise _Mistake(f"{url!r} has no host", example)
     if port == 0:
-        raise UpstreamError(f"{url!r} has port 0: write a port from 1 to 65535")
-    host = _check_host(parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]")
+        raise _Mistake(f"{url!r} has port 0, and ports go from 1 to 65535", example)
+    host = _check_host(parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]", example)
     tls = parts.scheme == "https"
     certificate_name = "" if not tls else host if name == ANY_HOST else name
     return Upstream(Route(host=name), host, port or _SCHEME_PORTS[parts.scheme], tls, certificate_name)
-
-
-def _form(name: str) -> str:
-    return f"{'' if name == ANY_HOST else name + '='}http://192.168.1.10:8080"
 
 
 def _check_host_name(name: str, url: str) -> str:
@@ -201,40 +230,44 @@ def _check_host_name(name: str, url: str) -> str:
     if name == ANY_HOST:
         return name
     if name.isdecimal():
-        raise UpstreamError(
-            f"a port takes an address, not a URL: write {name}={_bare(url)}, "
-            f"or for HTTP a host name: identity1.local={url}"
-        )
+        what = "a port takes an address and not a URL, which goes with a host name"
+        raise _Mistake(what, f"{name}={_address_of(url)}", f"{name}={_EXAMPLE}", f"identity1.local={url}")
     lowered = name.lower().rstrip(".")
     if ":" in lowered or not lowered or len(lowered) > 253 or not all(map(_LABEL.fullmatch, lowered.split("."))):
-        raise UpstreamError(f"{name!r} is not a host name: write for example identity1.local={url}")
+        forms = (f"identity1.local={url}", f"identity1.local={_HTTP_EXAMPLE}")
+        raise _Mistake(f"{name!r} is not a host name", *forms)
     return lowered
 
 
-def _bare(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0] or "192.168.1.10:8080"
+def _address_of(url: str) -> str:
+    """Return host and port of a URL as they stand in it."""
+    return url.partition("://")[2].partition("/")[0]
 
 
-def _check_host(host: str) -> str:
+def _check_host(host: str, *forms: str) -> str:
     """Return an address or a name to resolve, in lower case and without the brackets of IPv6."""
     if host.startswith("["):
         try:
             return str(ipaddress.IPv6Address(host[1:-1] if host.endswith("]") else ""))
         except ValueError:
-            raise UpstreamError(f"{host!r} is not an IPv6 address: write for example [fd00::10]:22") from None
+            raise _Mistake(f"{host!r} is not an IPv6 address", *forms, "[fd00::10]:22") from None
     lowered = host.lower().rstrip(".")
     numeric = all(label.isdecimal() for label in lowered.split("."))
     if numeric:
         try:
             return str(ipaddress.IPv4Address(lowered))
         except ValueError:
-            raise UpstreamError(f"{host!r} is not an IPv4 address: write for example 192.168.1.10:8080") from None
+            raise _Mistake(f"{host!r} is not an IPv4 address", *forms) from None
     if len(lowered) > 253 or not all(map(_LABEL.fullmatch, lowered.split("."))):
-        raise UpstreamError(f"{host!r} is neither an address nor a host name: write for example 192.168.1.10:8080")
+        raise _Mistake(f"{host!r} is neither an address nor a host name", *forms)
     return lowered
 
 
 def _parse_port(text: str, form: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 0 < int(text) < 65536:
-        raise UpstreamError(f"{text!r} is not a port, a number from 1 to 65535: {form}")
+    if not _is_number(text) or not 0 < int(text) < 65536:
+        raise _Mistake(f"{text!r} is not a port, a number from 1 to 65535", form)
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 20
