@@ -1,21 +1,17 @@
-"""Tokens: look at them, mint one for a tunnel, revoke one."""
+"""Tokens: look at them, revoke one."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
@@ -23,30 +19,6 @@ from portal.admin.labels import label_token
 from portal.models import Token
 from portal.queries import TokenState
 from portal.services import tokens as services
-
-NEVER = ""
-LIFETIMES = [(NEVER, "Never"), ("1", "In a day"), ("7", "In a week"), ("30", "In 30 days"), ("365", "In a year")]
-
-
-class MintForm(forms.Form):
-    """What is said about a token before it exists."""
-
-    name = forms.CharField(
-        max_length=100,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Where it will be used, such as the name of the customer's machine.",
-    )
-    expires = forms.ChoiceField(
-        choices=LIFETIMES,
-        required=False,
-        widget=UnfoldAdminSelectWidget,
-        help_text="Its sessions end when it expires.",
-    )
-
-    def expires_at(self) -> datetime | None:
-        """Turn the chosen number of days into a time."""
-        days = self.cleaned_data["expires"]
-        return timezone.now() + timedelta(days=int(days)) if days else None
 
 
 class TokenColumns:

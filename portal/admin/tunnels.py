@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
-from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
-from portal.addresses import client_command, client_url, service_name
+from portal.addresses import client_url, local_addresses, service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
 from portal.admin.labels import label_tunnel
-from portal.admin.tokens import MintForm, TokenInline
+from portal.admin.minting import show_mint_page
+from portal.admin.tokens import TokenInline
 from portal.models import Session, Tunnel, TunnelPort
 from portal.queries import TunnelState
-from portal.services import tokens
 from portal.services import tunnels as services
 
 
@@ -126,7 +126,10 @@ class TunnelAdmin(ServiceAdmin):
         ("What answers", {"fields": ["tcp_ports", "host_names"]}),
         ("Limits", {"fields": ["max_sessions", "max_streams"], "classes": ["collapse"]}),
     ]
-    status_fieldset = ("Now", {"fields": ["state_label", "address", "client_url", "listen_ports", "generation"]})
+    status_fieldset = (
+        "Now",
+        {"fields": ["state_label", "address", "answers_at", "client_url", "listen_ports", "generation"]},
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
         return queries.annotate_tunnels(super().get_queryset(request)).prefetch_related("ports", "hosts")
@@ -147,6 +150,11 @@ class TunnelAdmin(ServiceAdmin):
     @display(description="Address", ordering="name")
     def address(self, tunnel: Tunnel) -> str:
         return service_name(tunnel)
+
+    @display(description="On this machine")
+    def answers_at(self, tunnel: Tunnel) -> SafeString | str:
+        lines = format_html_join("\n", "<div>{}: <code>{}</code></div>", local_addresses(tunnel))
+        return lines or "Nowhere: gateways listen for the cluster."
 
     @display(description="Clients dial")
     def client_url(self, tunnel: Tunnel) -> str:
@@ -201,7 +209,7 @@ class TunnelAdmin(ServiceAdmin):
 
     @action(description="Mint a token", icon="key", url_path="mint-token", permissions=["mint"])
     def mint_token(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        return _mint_token(self, request, object_id)
+        return show_mint_page(self, request, object_id)
 
     @action(description="Enable…", icon="play_arrow", url_path="enable", permissions=["change"])
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -233,35 +241,6 @@ class TunnelAdmin(ServiceAdmin):
             act=lambda: services.disable_tunnel(tunnel=tunnel, actor=read_actor(request)),
             done=f"{tunnel} is disabled.",
         )
-
-
-def _mint_token(model_admin: TunnelAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    tunnel = get_object_or_404(Tunnel.objects.select_related("customer"), pk=object_id)
-    form = MintForm(request.POST or None)
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "opts": model_admin.model._meta,
-        "original": tunnel,
-        "back": reverse("admin:portal_tunnel_change", args=[tunnel.pk]),
-    }
-    if request.method == "POST" and form.is_valid():
-        token, plain_text = tokens.mint_token(
-            tunnel=tunnel,
-            name=form.cleaned_data["name"],
-            expires_at=form.expires_at(),
-            actor=read_actor(request),
-        )
-        messages.success(request, f"The token {token.name} was minted.")
-        context |= {
-            "title": f"Token for {tunnel}",
-            "token": token,
-            "plain_text": plain_text,
-            "command": client_command(tunnel, plain_text),
-        }
-        # No cache keeps a page of the admin: nobody sees the plain text again.
-        return TemplateResponse(request, "admin/portal/minted.html", context)
-    context |= {"title": f"Mint a token for {tunnel}", "form": form}
-    return TemplateResponse(request, "admin/portal/mint.html", context)
 
 
 def _split(text: str) -> list[str]:

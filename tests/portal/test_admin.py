@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from portal.addresses import client_command
 from portal.authorization import authorize
 from portal.models import Customer, Event, Session, Token, Tunnel
 from portal.services.customers import suspend_customer
@@ -19,6 +21,7 @@ from portal.services.events import Actor
 from portal.services.sessions import open_session
 from portal.services.tokens import mint_token, revoke_token
 from portal.services.tunnels import create_tunnel, disable_tunnel
+from tunnels.client.upstreams import parse_upstream
 
 STAFF = Actor("staff")
 ONE_ENDS = "1 live session ends within seconds, and with it every connection inside."
@@ -40,6 +43,11 @@ def inline_forms(*prefixes: str) -> dict[str, int]:
     """Say what a browser says of the lists below a form, in which nothing can be edited."""
     counts = ("TOTAL_FORMS", "INITIAL_FORMS", "MIN_NUM_FORMS", "MAX_NUM_FORMS")
     return {f"{prefix}-{count}": 0 for prefix in prefixes for count in counts}
+
+
+def mint_form(staff: Client, url: str, **changes: str) -> dict[str, str]:
+    """Open the form for a token, as a browser does before it sends one."""
+    return {"name": "laptop", "expires": "", "form_key": staff.get(url).context["form_key"]} | changes
 
 
 def open_live_session(tunnel: Tunnel, **changes: Any) -> Session:
@@ -275,6 +283,20 @@ def test_the_page_of_a_tunnel_shows_connected_clients_and_where_gateways_listen(
     assert "ws://127.0.0.1:8000/acmeco/prod" in text
 
 
+def test_the_page_of_a_tunnel_shows_where_it_answers_on_this_machine(
+    page: Callable[..., str], prod: Tunnel, settings: Any
+) -> None:
+    text = page("portal_tunnel_change", prod.pk)
+    assert "<code>127.0.0.1:25060</code>" in text
+    assert "<code>127.0.0.1:8001</code>" in text
+    settings.MOORLINE_LISTEN_HOST = "::1"
+    assert "<code>[::1]:25060</code>" in page("portal_tunnel_change", prod.pk)
+    settings.MOORLINE_LISTEN_HOST = "0.0.0.0"
+    text = page("portal_tunnel_change", prod.pk)
+    assert "Nowhere: gateways listen for the cluster." in text
+    assert ":25060</code>" not in text
+
+
 def test_tunnels_are_found_by_state(page: Callable[..., str], acmeco: Customer, prod: Tunnel, token: str) -> None:
     create_tunnel(customer=acmeco, name="test", actor=STAFF)
     open_live_session(prod)
@@ -327,17 +349,20 @@ def test_a_minted_token_is_shown_once_with_a_command_line(
     assert "The token is shown once" in page("portal_tunnel_mint_token", prod.pk)
     assert not Token.objects.exists()
 
-    response = staff.post(url, {"name": "laptop", "expires": ""})
+    response = staff.post(url, mint_form(staff, url))
     plain_text = response.context["plain_text"]
     assert authorize(customer="acmeco", tunnel="prod", token=plain_text)
     assert re.fullmatch(r"mlt_[-\w]{43}", plain_text)
     assert plain_text in response.content.decode()
     assert response.context["command"] == (
-        f"MOORLINE_TOKEN={plain_text} moorline client \\\n"
+        "moorline client \\\n"
         "  --url ws://127.0.0.1:8000/acmeco/prod \\\n"
-        "  --upstream 127.0.0.1:25060 \\\n"
-        "  --upstream identity1.local=http://127.0.0.1:80"
+        "  --upstream 25060=192.168.1.10:25060 \\\n"
+        "  --upstream identity1.local=http://192.168.1.10:80"
     )
+    text = response.content.decode()
+    assert "read -rs MOORLINE_TOKEN &amp;&amp; export MOORLINE_TOKEN</pre>" in text
+    assert "Replace the address <code>192.168.1.10</code> by that of your service." in text
     assert "no-store" in response["Cache-Control"]
     token = Token.objects.get()
     assert (token.name, token.expires_at, token.created_by) == ("laptop", None, "admin")
@@ -349,8 +374,52 @@ def test_a_minted_token_is_shown_once_with_a_command_line(
     assert plain_text not in page("index")
 
 
+def test_every_upstream_of_the_command_line_is_one_that_the_client_understands(staff: Client, prod: Tunnel) -> None:
+    words = client_command(prod).split()
+    upstreams = [parse_upstream(word) for before, word in pairwise(words) if before == "--upstream"]
+    assert [(one.route.port, one.route.host, one.address) for one in upstreams] == [
+        (25060, "", "192.168.1.10:25060"),
+        (0, "identity1.local", "192.168.1.10:80"),
+    ]
+
+
+def test_a_tunnel_with_no_port_and_no_host_name_gets_a_command_line_without_a_false_hint(
+    staff: Client, acmeco: Customer
+) -> None:
+    tunnel = create_tunnel(customer=acmeco, name="bare", actor=STAFF)
+    url = reverse("admin:portal_tunnel_mint_token", args=[tunnel.pk])
+    text = staff.post(url, mint_form(staff, url)).content.decode()
+    assert "This tunnel has no port and no host name yet" in text
+    assert "Replace the address" not in text
+
+
+def test_a_page_with_a_token_that_is_loaded_again_mints_no_other(staff: Client, prod: Tunnel) -> None:
+    url = reverse("admin:portal_tunnel_mint_token", args=[prod.pk])
+    form = mint_form(staff, url)
+    staff.post(url, form)
+    again = staff.post(url, form, follow=True)
+    assert again.redirect_chain == [(reverse("admin:portal_tunnel_change", args=[prod.pk]), 302)]
+    assert "its token was shown already. No other was minted." in again.content.decode()
+    assert Token.objects.count() == 1
+
+
+def test_a_form_that_was_wrong_at_first_mints_when_it_is_put_right(staff: Client, prod: Tunnel) -> None:
+    url = reverse("admin:portal_tunnel_mint_token", args=[prod.pk])
+    form = mint_form(staff, url, name="")
+    form["form_key"] = staff.post(url, form).context["form_key"]
+    staff.post(url, form | {"name": "laptop"})
+    assert Token.objects.get().name == "laptop"
+
+
+def test_a_form_that_was_never_shown_mints_nothing(staff: Client, prod: Tunnel) -> None:
+    url = reverse("admin:portal_tunnel_mint_token", args=[prod.pk])
+    assert staff.post(url, {"name": "laptop", "expires": ""}).status_code == 302
+    assert not Token.objects.exists()
+
+
 def test_a_token_may_expire(staff: Client, prod: Tunnel) -> None:
-    staff.post(reverse("admin:portal_tunnel_mint_token", args=[prod.pk]), {"name": "laptop", "expires": "7"})
+    url = reverse("admin:portal_tunnel_mint_token", args=[prod.pk])
+    staff.post(url, mint_form(staff, url, expires="7"))
     lifetime = Token.objects.get().expires_at - timezone.now()
     assert lifetime.days == 6
 
