@@ -11,22 +11,25 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import uvloop
 
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
+from daphne import http_protocol  # noqa: E402
 from daphne.server import Server, twisted_loop  # noqa: E402 - Daphne makes its loop when imported
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol  # noqa: E402
 from twisted.internet.error import CannotListenError  # noqa: E402
 
 from ..descriptors import raise_file_limit  # noqa: E402
 from ..endpoint import Endpoint  # noqa: E402
+from ..transport import MAX_MESSAGE  # noqa: E402
 from ..transport.upgrade import accept_native  # noqa: E402
 from .admission import HANDOVER, Scope  # noqa: E402
 from .gateway import Gateway  # noqa: E402
+from .intake import BoundedRequest  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,15 @@ class TunnelProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no 
     """
 
     taken = False
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - the name is Twisted's
+        """Take bytes of the client; those that come while its upgrade is being decided wait, up to a bound."""
+        if self.state != self.STATE_CONNECTING or not hasattr(self, "handshake_deferred"):
+            super().dataReceived(data)
+        elif len(self.data) + len(data) <= MAX_MESSAGE:
+            self.data += data  # Autobahn would take them for another request
+        else:
+            self.dropConnection(abort=True)
 
     async def accept(self, endpoint: Endpoint, subprotocol: str) -> None:
         """Run *endpoint* on the native transport, on this connection's own socket.
@@ -86,12 +98,24 @@ class TunnelProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no 
 
 
 WebSocketFactory.protocol = TunnelProtocol
+http_protocol.WebRequest = BoundedRequest
 
 
 class TunnelServer(Server):  # type: ignore[misc]
-    """Daphne's server; with *native* it offers the hand-over to the application."""
+    """Daphne's server; with *native* it offers the hand-over to the application.
 
-    def __init__(self, application: Callable[..., Any], *, host: str, port: int, native: bool = True) -> None:
+    Requests may have a body below *body_paths*, nowhere else.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        *,
+        host: str,
+        port: int,
+        native: bool = True,
+        body_paths: Sequence[str] = (),
+    ) -> None:
         endpoint = f"tcp:port={port}:interface={host.replace(':', chr(92) + ':')}:backlog=1024"
         super().__init__(
             application,
@@ -99,10 +123,13 @@ class TunnelServer(Server):  # type: ignore[misc]
             signal_handlers=False,
             websocket_timeout=-1,  # Daphne's default ends every WebSocket after a day
             websocket_handshake_timeout=int(UPGRADE_TIMEOUT),
+            websocket_max_message_size=MAX_MESSAGE,
+            websocket_max_frame_size=MAX_MESSAGE,
             server_name="moorline",
         )
         self.failure: str | None = None
         self.port = port
+        self.body_paths = tuple(path.encode() for path in body_paths)
         self._host = host
         self._native = native
         self._listening: list[Any] = []
