@@ -23,6 +23,7 @@ _django: Any = get_asgi_application()  # before anything that imports models
 from portal import authorization, notices  # noqa: E402
 from portal.services import sessions  # noqa: E402
 from tunnels.gateway.addresses import parse_networks  # noqa: E402
+from tunnels.gateway.admission import Door, respond_plainly  # noqa: E402
 from tunnels.gateway.directory import Grant, Refused, SessionReport, Usage  # noqa: E402
 from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
 from tunnels.protocol import ErrorCode  # noqa: E402
@@ -31,8 +32,9 @@ Asgi = Callable[..., Awaitable[Any]]
 
 # A tunnel's address is two DNS-1123 labels with no slash behind; no customer is named like the portal's own pages.
 PORTAL_PATH = r"^(?:admin|static)/"
-TUNNEL_PATH = r"^(?P<customer>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/(?P<tunnel>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)$"
-ANY_PATH = r"^(?P<customer>[^/]*)/?(?P<tunnel>.*)$"
+TUNNEL_PATH = r"^(?P<customer>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)/(?P<tunnel>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)\Z"
+ANY_PATH = r"^(?P<customer>[^/]*)/?(?P<tunnel>(?s:.*))\Z"
+FORM_PATHS = ("/admin/",)
 DATABASE_THREADS = 4
 
 
@@ -113,6 +115,17 @@ class Health:
             await _django(scope, receive, send)
 
 
+async def answer_not_found(scope: MutableMapping[str, Any], receive: Asgi, send: Asgi) -> None:
+    """Answer a request for what this process does not serve."""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        await Door(scope, receive, send).refuse(
+            Refused(404, "This is the portal; tunnels are at the gateway's address.")
+        )
+    else:
+        await respond_plainly(send, Refused(404, "This is the gateway; there is no page at this address."))
+
+
 class Lifespan:
     """Start and stop the gateway on servers that tell when (ASGI lifespan); Daphne does not."""
 
@@ -141,7 +154,13 @@ def serve(role: Role, *, host: str, port: int, native: bool, drain_timeout: floa
     from tunnels.gateway.server import TunnelServer, run_server  # noqa: PLC0415
 
     gateway = None if role is Role.PORTAL else make_gateway()
-    server = TunnelServer(make_application(role, gateway), host=host, port=port, native=native)
+    server = TunnelServer(
+        make_application(role, gateway),
+        host=host,
+        port=port,
+        native=native,
+        body_paths=() if role is Role.GATEWAY else FORM_PATHS,
+    )
     return run_server(server, gateway, drain_timeout=drain_timeout)
 
 
@@ -158,11 +177,13 @@ def make_gateway() -> Gateway:
 def make_application(role: Role, gateway: Gateway | None) -> ProtocolTypeRouter:
     """Return the ASGI application of *role*; all but the portal alone need a *gateway*."""
     if gateway is None:
-        return ProtocolTypeRouter({"http": _django})
+        return ProtocolTypeRouter({"http": _django, "websocket": answer_not_found})
     health = Health(gateway)
-    pages = [_route(r"^(?:healthz|readyz)$", health), _route(TUNNEL_PATH, gateway)]
+    pages = [_route(r"^(?:healthz|readyz)\Z", health), _route(TUNNEL_PATH, gateway)]
     if role is Role.ALL:
         pages = [_route(PORTAL_PATH, _django), *pages, _route(r"", _django)]
+    else:
+        pages.append(_route(r"", answer_not_found))
     return ProtocolTypeRouter(
         {
             "http": URLRouter(pages),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import structlog
+from django.core.exceptions import DisallowedHost
 
 
 def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
@@ -37,11 +39,14 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
                 ],
             }
         },
+        "filters": {"foreign_host": {"()": lambda: shorten_foreign_host}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # Django brings handlers of its own; its lines go the way of all others.
             "django": {"handlers": [], "propagate": True, "level": level},
+            "django.security.DisallowedHost": {"filters": ["foreign_host"]},
+            "django.request": {"filters": ["foreign_host"]},
             "django.server": {"handlers": [], "propagate": True, "level": level},
             # Three lines for each task that runs well, every ten seconds, hide all others.
             "celery.beat": {"level": quiet},
@@ -49,3 +54,22 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
             "celery.app.trace": {"level": quiet},
         },
     }
+
+
+def shorten_foreign_host(record: logging.LogRecord) -> bool:
+    """Have a request for a host that is not ours make one line: anybody can send them.
+
+    Django writes one with a traceback, and one more for its answer.
+    """
+    if record.name == "django.security.DisallowedHost":
+        record.exc_info = None
+        record.msg, record.args = record.getMessage()[:300], ()
+        return True
+    request = getattr(record, "request", None)
+    if getattr(record, "status_code", None) != 400 or request is None:
+        return True
+    try:
+        request.get_host()
+    except DisallowedHost:
+        return False
+    return True

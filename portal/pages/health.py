@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import redis
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from redis.backoff import NoBackoff
@@ -34,6 +35,19 @@ def readyz(_request: HttpRequest) -> JsonResponse:
     checks = {"database": _check_database(), "redis": _check_redis()}
     ready = all(result == "ok" for result in checks.values())
     return JsonResponse({"status": "ok" if ready else "failing", "checks": checks}, status=200 if ready else 503)
+
+
+def answer_whatever_the_host(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Answer for both pages before other middleware can refuse the Host header: a kubelet sends the pod's address."""
+    pages = {"/healthz": healthz, "/readyz": readyz}
+
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        page = pages.get(request.path_info)
+        return page(request) if page is not None else get_response(request)
+
+    return answer
 
 
 def _check_database() -> str:
