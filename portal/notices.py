@@ -90,6 +90,7 @@ async def _subscribe() -> AsyncGenerator[dict[str, Any], None]:
     client = redis.asyncio.Redis.from_url(
         settings.MOORLINE_REDIS_URL or "redis://127.0.0.1:6379/0",
         decode_responses=True,
+        encoding_errors="replace",  # what is no notice of ours names no tunnel, and must not end the watch
         socket_connect_timeout=WATCH_REPLY_SECONDS,
         retry=AsyncRetry(NoBackoff(), 0),
     )

@@ -49,6 +49,13 @@ async def test_what_is_published_is_watched(watched: asyncio.Queue[str]) -> None
     assert watched.empty()
 
 
+async def test_a_notice_that_is_no_text_ends_no_watch(watched: asyncio.Queue[str], valkey: redis.Redis) -> None:
+    valkey.publish(CHANNEL, b"\xff\xfe")
+    publish_tunnels([7])
+    async with asyncio.timeout(5):
+        assert [await watched.get(), await watched.get()] == ["\ufffd\ufffd", "7"]
+
+
 async def test_a_watch_whose_connection_is_cut_comes_back(watched: asyncio.Queue[str], valkey: redis.Redis) -> None:
     assert valkey.client_kill_filter(_type="pubsub") == 1
     await wait_for_subscribers(valkey, 1)
