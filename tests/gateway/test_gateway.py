@@ -15,6 +15,7 @@ from tunnels.endpoint import Endpoint
 from tunnels.gateway import gateway as gateway_module
 from tunnels.gateway.directory import Refused, SessionReport, Usage
 from tunnels.gateway.gateway import Gateway, GatewayOptions
+from tunnels.gateway.throttle import KnownTokens, Throttle
 from tunnels.protocol import SUBPROTOCOL, ErrorCode, Exposure, Hello, Role, Session, Target
 from tunnels.protocol import frames as f
 from tunnels.protocol.events import ExposureChanged, SessionOpened
@@ -424,3 +425,77 @@ async def test_a_long_list_is_told_as_far_as_it_fits(site: Site) -> None:
     live.apply(TestGrant(hosts=hosts[1:], revision=2))
     assert peer.exposures[1].hosts == hosts[1:201]
     assert peer.closed is None
+
+
+# -- wrong tokens -----------------------------------------------------------------------------------------------------
+
+
+async def try_token(site: Site, token: str, address: str = "203.0.113.9") -> int | None:
+    """Return the status of a refusal, or None for a client that got in."""
+    peer = TestPeer()
+    await site.connect(peer, token=token, address=address)
+    return peer.status
+
+
+async def test_a_token_that_was_good_gets_in_while_its_address_is_throttled(site: Site) -> None:
+    assert await try_token(site, "good") is None
+    assert [await try_token(site, "wrong") for _ in range(11)] == [401] * 10 + [429]
+    assert await try_token(site, "good") is None
+    site.directory.revoked = True
+    assert [await try_token(site, "wrong") for _ in range(11)] == [401] * 10 + [429]
+    assert [await try_token(site, "good") for _ in range(2)] == [403, 429], "a refused token is known no more"
+
+
+async def test_wrong_tokens_at_once_do_not_all_reach_the_portal(site: Site) -> None:
+    answered = asyncio.Event()
+    site.directory.gates = [answered] * 300
+    tries = asyncio.gather(*[try_token(site, "wrong") for _ in range(300)])
+    await until(lambda: site.directory.asked, "the first tries")
+    answered.set()
+    statuses = await asyncio.wait_for(tries, BOUND)
+    assert set(statuses) == {401, 429}
+    assert site.directory.asked == statuses.count(401) < 20
+
+
+async def test_nobody_waits_for_ever_for_a_turn(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnels.gateway.throttle.TURN_TIMEOUT", 0.05)
+    answered = asyncio.Event()
+    site.directory.gates = [answered] * 10
+    tries = asyncio.gather(*[try_token(site, "good") for _ in range(10)])
+    await until(lambda: site.directory.asked == 10, "as many tries as there may be at once")
+    assert await try_token(site, "good") == 429
+    answered.set()
+    assert await asyncio.wait_for(tries, BOUND) == [None] * 10
+
+
+async def test_good_tokens_at_once_all_get_in(site: Site) -> None:
+    site.directory.grant = TestGrant(max_sessions=100)
+    assert await asyncio.wait_for(asyncio.gather(*[try_token(site, "good") for _ in range(50)]), BOUND) == [None] * 50
+
+
+async def test_an_ipv6_network_counts_as_one_source(site: Site) -> None:
+    statuses = [await try_token(site, "wrong", f"2001:db8::{number:x}") for number in range(11)]
+    assert statuses == [401] * 10 + [429]
+    assert await try_token(site, "wrong", "2001:db8:0:1::1") == 401
+    assert await try_token(site, "wrong", "::ffff:203.0.113.1") == 401
+
+
+async def test_the_throttle_remembers_no_more_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnels.gateway.throttle.MAX_SOURCES", 3)
+    monkeypatch.setattr("tunnels.gateway.throttle.MAX_TOKENS", 3)
+    throttle, known = Throttle(failures=1), KnownTokens()
+    for number in range(5):
+        throttle.note_failure(f"192.0.2.{number}")
+        known.add(f"token-{number}")
+        async with throttle.turn(f"192.0.2.{number}"):
+            pass
+    assert (len(throttle), len(known), throttle._queues) == (3, 3, {})
+    assert [throttle.wait_for(f"192.0.2.{number}") > 0 for number in range(5)] == [False, False, True, True, True]
+    assert [f"token-{number}" in known for number in range(5)] == [False, False, True, True, True]
+
+
+def test_mapped_addresses_count_as_the_ipv4_addresses_they_are() -> None:
+    throttle = Throttle(failures=1)
+    throttle.note_failure("::ffff:192.0.2.1")
+    assert throttle.wait_for("192.0.2.1")
+    assert not throttle.wait_for("::ffff:192.0.2.2")

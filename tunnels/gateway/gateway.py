@@ -20,7 +20,7 @@ from .http import HttpLimits
 from .ledger import Ledger, describe
 from .registry import Registry
 from .session import GatewaySession
-from .throttle import Throttle
+from .throttle import KnownTokens, Throttle
 from .tunnel import LiveTunnel, Place
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Gateway:
         self._options = options
         self._ledger = Ledger(directory)
         self._throttle = Throttle()
+        self._known = KnownTokens()
         self._notices = 0  # how many changes were told of
         self._renewing: dict[LiveTunnel, bool] = {}  # and whether to ask once more
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,34 +156,52 @@ class Gateway:
             raise Refused(503, "This gateway is stopping; connect again.", retry_after=1)
         if SUBPROTOCOL not in (scope.get("subprotocols") or []):
             raise Refused(426, f"This gateway speaks {SUBPROTOCOL}; update the moorline client.")
-        wait = self._throttle.wait_for(address)
-        if wait:
-            raise Refused(429, f"Too many wrong tokens from this address; wait {wait} s.", retry_after=wait)
-        names = scope["url_route"]["kwargs"]
-        notices = self._notices
-        try:
-            await self.start()
-            grant = await asyncio.wait_for(
-                self._directory.authorize(names["customer"], names["tunnel"], bearer_token(scope), address),
-                DIRECTORY_TIMEOUT,
-            )
-            if self._notices != notices:  # something changed while the portal was asked
-                notices = self._notices
-                grant = await asyncio.wait_for(self._directory.renew(grant), DIRECTORY_TIMEOUT)
-        except Refused as refused:
-            if refused.status == 401:
-                self._throttle.note_failure(address)
-            raise
-        except Exception as error:
-            logger.error("the portal could not be asked about a token: %s", describe(error))
-            raise Refused(503, "The provider's portal does not answer; this is retried.", retry_after=5) from error
-        self._throttle.note_success(address)
+        token = bearer_token(scope)
+        if token in self._known:  # good lately, whoever else tries tokens at its address
+            grant, notices = await self._ask(scope, token, address)
+        else:
+            grant, notices = await self._ask_in_turn(scope, token, address)
         if self.registry.count_sessions(grant) >= grant.max_sessions:
             raise Refused(
                 409,
                 f"The tunnel has its {grant.max_sessions} sessions already. Stop a client that is not needed, or ask "
                 "your provider for more.",
             )
+        return grant, notices
+
+    async def _ask_in_turn(self, scope: Scope, token: str, address: str) -> tuple[Grant, int]:
+        try:
+            async with self._throttle.turn(address):
+                wait = self._throttle.wait_for(address)
+                if wait:
+                    raise Refused(429, f"Too many wrong tokens from this address; wait {wait} s.", retry_after=wait)
+                return await self._ask(scope, token, address)
+        except TimeoutError as error:
+            reason = "Too many clients connect from this address at once; this is retried."
+            raise Refused(429, reason, retry_after=1) from error
+
+    async def _ask(self, scope: Scope, token: str, address: str) -> tuple[Grant, int]:
+        """Ask the portal about a token, and remember what it says; raises Refused."""
+        names = scope["url_route"]["kwargs"]
+        notices = self._notices
+        try:
+            await self.start()
+            grant = await asyncio.wait_for(
+                self._directory.authorize(names["customer"], names["tunnel"], token, address), DIRECTORY_TIMEOUT
+            )
+            if self._notices != notices:  # something changed while the portal was asked
+                notices = self._notices
+                grant = await asyncio.wait_for(self._directory.renew(grant), DIRECTORY_TIMEOUT)
+        except Refused as refused:
+            self._known.discard(token)
+            if refused.status == 401:
+                self._throttle.note_failure(address)
+            raise
+        except Exception as error:
+            logger.error("the portal could not be asked about a token: %s", describe(error))
+            raise Refused(503, "The provider's portal does not answer; this is retried.", retry_after=5) from error
+        self._known.add(token)
+        self._throttle.note_success(address)
         return grant, notices
 
     def _address_of(self, scope: Scope) -> str:
