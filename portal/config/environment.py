@@ -17,6 +17,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 PORTS = (1, 65535)
 MAX_SESSIONS = (1, 1024)
 MAX_STREAMS = (1, 1_000_000)
+SECRET_KEY_LENGTH = 50
+SECRET_KEY_DISTINCT_CHARACTERS = 5
+MAKE_SECRET_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105 - a command
 # Seconds a write waits for another process to let go of a SQLite database.
 SQLITE_BUSY_TIMEOUT = 20
 # Seconds to wait for PostgreSQL to accept a connection, and milliseconds for it to acknowledge what we sent.
@@ -110,6 +113,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     """
     variables = _Variables(environ)
     data = Path(variables.text("MOORLINE_DATA", ".moorline")).absolute()
+    debug = variables.flag("MOORLINE_DEBUG")
     port = variables.number("MOORLINE_PORT", 8000, PORTS)
     public_url = _check_url(
         "MOORLINE_PUBLIC_URL", variables.text("MOORLINE_PUBLIC_URL", f"http://127.0.0.1:{port}"), ("http", "https")
@@ -120,8 +124,8 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
     public_host = urlsplit(public_url).hostname or ""
     return Environment(
         data=data,
-        secret_key=_read_secret_key(variables),
-        debug=variables.flag("MOORLINE_DEBUG"),
+        secret_key=_read_secret_key(variables, weak_allowed=debug),
+        debug=debug,
         public_url=public_url,
         allowed_hosts=variables.words("MOORLINE_ALLOWED_HOSTS") or sorted({public_host, "127.0.0.1", "localhost"}),
         csrf_trusted_origins=_read_origins(variables, public_url),
@@ -223,12 +227,19 @@ def _postgres(url: str) -> dict[str, Any]:
     }
 
 
-def _read_secret_key(variables: _Variables) -> str:
+def _read_secret_key(variables: _Variables, *, weak_allowed: bool) -> str:
+    """Read the key, and refuse one that could be guessed, unless this is a machine for developing."""
     key = variables.text("MOORLINE_SECRET_KEY")
     if not key:
         raise SettingError(
-            "MOORLINE_SECRET_KEY is not set. Set it, or MOORLINE_SECRET_KEY_FILE, to at least 50 random characters; "
-            'python3 -c "import secrets; print(secrets.token_urlsafe(48))" makes some.'
+            "MOORLINE_SECRET_KEY is not set. Set it, or MOORLINE_SECRET_KEY_FILE, to at least "
+            f"{SECRET_KEY_LENGTH} random characters; {MAKE_SECRET_KEY} makes some."
+        )
+    strong = len(key) >= SECRET_KEY_LENGTH and len(set(key)) >= SECRET_KEY_DISTINCT_CHARACTERS
+    if not (strong or weak_allowed):
+        raise SettingError(
+            f"MOORLINE_SECRET_KEY is weak: it has fewer than {SECRET_KEY_LENGTH} characters or repeats a few. "
+            f"{MAKE_SECRET_KEY} makes a good one."
         )
     return key
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError, connection
 
 from portal.models import Tunnel
 from portal.services.events import Actor
@@ -63,8 +63,21 @@ def say_errors() -> Iterator[None]:
             lines = error.messages
         raise CommandError("; ".join(lines)) from error
     except DatabaseError as error:
-        message = " ".join(str(error).split())
-        raise CommandError(f"The database failed ({message}). Was manage.py migrate run?") from error
+        raise CommandError(describe_database_error(error)) from error
+
+
+def describe_database_error(error: DatabaseError) -> str:
+    """Say in one line which database failed, how, and what to do; never its password."""
+    message = " ".join(str(error).split())
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"The database {database['NAME']} failed ({message}). Was manage.py migrate run?"
+    place = f"The database {database['NAME']} at {database['HOST'] or 'the local socket'}"
+    if database["PORT"]:
+        place += f":{database['PORT']}"
+    if isinstance(error, OperationalError):
+        return f"{place} cannot be used ({message}). Check that it runs, and MOORLINE_DATABASE_URL."
+    return f"{place} failed ({message}). Was manage.py migrate run?"
 
 
 def write_secret(path: Path, secret: str) -> None:

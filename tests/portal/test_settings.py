@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from django.core.checks import run_checks
 from portal.config.environment import SettingError, read_database_url, read_environment
 from portal.config.logs import configure_logging
 
-KEY = {"MOORLINE_SECRET_KEY": "k" * 50}
+STRONG_KEY = "abcdefghij" * 5
+KEY = {"MOORLINE_SECRET_KEY": STRONG_KEY}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -39,8 +41,8 @@ def test_the_public_url_says_which_hosts_and_origins_are_ours() -> None:
 
 
 def test_a_value_may_be_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("  from a file\n")
-    assert read_environment({"MOORLINE_SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key == "from a file"
+    (tmp_path / "key").write_text(f"  {STRONG_KEY}\n")
+    assert read_environment({"MOORLINE_SECRET_KEY_FILE": str(tmp_path / "key")}).secret_key == STRONG_KEY
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,10 @@ def test_a_postgres_url_may_name_a_unix_socket() -> None:
     assert read_database_url("postgres:///moorline?host=/run/postgresql")["HOST"] == "/run/postgresql"
 
 
-def run_manage(tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_manage(tmp_path: Path, command: str = "check", **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MOORLINE_", "DJANGO_"))}
     return subprocess.run(
-        [sys.executable, ROOT / "manage.py", "check"],
+        [sys.executable, ROOT / "manage.py", command],
         env=clean | {"MOORLINE_DATA": str(tmp_path / "data")} | environ,
         capture_output=True,
         text=True,
@@ -141,7 +143,7 @@ def test_a_program_that_is_started_without_a_key_ends_with_one_line(tmp_path: Pa
 
 def test_a_data_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    ended = run_manage(tmp_path, MOORLINE_SECRET_KEY="k" * 50)
+    ended = run_manage(tmp_path, MOORLINE_SECRET_KEY=STRONG_KEY)
     assert ended.returncode == 1
     assert "Set MOORLINE_DATA to a folder you can write to." in ended.stderr
     assert ended.stderr.count("\n") == 1
@@ -150,8 +152,7 @@ def test_a_data_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -
 def test_a_fresh_installation_passes_its_checks_before_it_is_migrated(tmp_path: Path) -> None:
     ended = run_manage(
         tmp_path,
-        MOORLINE_SECRET_KEY="abcdefghij" * 6,
-        MOORLINE_REDIS_URL="redis://127.0.0.1:1",
+        MOORLINE_SECRET_KEY=STRONG_KEY,
         MOORLINE_PUBLIC_URL="https://line.example",
     )
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -162,28 +163,49 @@ def found(**changes: Any) -> list[str]:
     return [f"{one.id} {one.msg}" for one in run_checks() if one.id.startswith("moorline.")]
 
 
-def test_a_weak_secret_key_is_refused(settings: Any) -> None:
-    settings.MOORLINE_REDIS_URL = "redis://127.0.0.1"
-    assert found() == []
-    settings.SECRET_KEY = "short"
-    assert [line.split()[0] for line in found()] == ["moorline.E001"]
-    settings.SECRET_KEY = "ab" * 40
-    assert [line.split()[0] for line in found()] == ["moorline.E001"]
-    settings.DEBUG = True
-    assert found() == []
+@pytest.mark.parametrize("key", ["abcdefghij" * 4, "ab" * 40])
+def test_a_weak_secret_key_is_refused_except_in_debug_mode(key: str) -> None:
+    with pytest.raises(SettingError, match=r"^MOORLINE_SECRET_KEY is weak: .* makes a good one\.$"):
+        read_environment({"MOORLINE_SECRET_KEY": key})
+    assert read_environment({"MOORLINE_SECRET_KEY": key, "MOORLINE_DEBUG": "1"}).secret_key == key
 
 
-def test_a_missing_redis_is_refused_and_in_debug_mode_told(settings: Any) -> None:
-    settings.MOORLINE_REDIS_URL = ""
-    [error] = [one for one in run_checks() if one.id == "moorline.E002"]
-    assert error.is_serious()
-    settings.DEBUG = True
-    [warning] = [one for one in run_checks() if one.id == "moorline.E002"]
-    assert not warning.is_serious()
+def test_a_weak_secret_key_ends_a_program_with_one_line(tmp_path: Path) -> None:
+    ended = run_manage(tmp_path, MOORLINE_SECRET_KEY="short")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("moorline: MOORLINE_SECRET_KEY is weak")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_serving_without_redis_is_refused_in_one_line_and_migrating_is_not(tmp_path: Path) -> None:
+    ended = run_manage(tmp_path, "serve", MOORLINE_SECRET_KEY=STRONG_KEY)
+    assert ended.returncode == 1
+    assert "MOORLINE_REDIS_URL is not set." in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    migrated = run_manage(tmp_path, "migrate", MOORLINE_SECRET_KEY=STRONG_KEY)
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["migrate", "create_admin"])
+def test_a_postgres_that_is_not_there_is_told_in_one_line_without_its_password(tmp_path: Path, command: str) -> None:
+    with socket.socket() as closed:  # bound and not listening: connecting is refused
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        ended = run_manage(
+            tmp_path,
+            command,
+            MOORLINE_SECRET_KEY=STRONG_KEY,
+            MOORLINE_DATABASE_URL=f"postgres://moor:hidden-word@127.0.0.1:{port}/line",
+            MOORLINE_ADMIN_PASSWORD="correct horse battery",
+        )
+    assert ended.returncode == 1
+    assert f"The database line at 127.0.0.1:{port} cannot be used (" in ended.stderr
+    assert ended.stderr.endswith("Check that it runs, and MOORLINE_DATABASE_URL.\n")
+    assert ended.stderr.count("\n") == 1
+    assert "hidden-word" not in ended.stderr
 
 
 def test_answering_to_any_host_is_told(settings: Any) -> None:
-    settings.MOORLINE_REDIS_URL = "redis://127.0.0.1"
     settings.ALLOWED_HOSTS = ["*"]
     assert [line.split()[0] for line in found()] == ["moorline.W001"]
 

@@ -32,6 +32,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
+        if not (settings.MOORLINE_REDIS_URL or settings.DEBUG):
+            raise CommandError(
+                "MOORLINE_REDIS_URL is not set. Without it gateways learn of a change up to 30 seconds late and no "
+                "worker runs. Set it to the address of a Redis or Valkey, such as redis://127.0.0.1:6379/0."
+            )
         from portal.config.asgi import Role, serve  # noqa: PLC0415 - only this command needs the data plane
 
         failure = serve(
