@@ -21,7 +21,11 @@ ARGS ?=
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Two that install at once, as the first `make up` in two terminals, take turns; the second one finds the work done.
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
+ifndef INSTALLING
+	@lock=$$(command -v flock) && lock="$$lock .venv.lock"; $$lock $(MAKE) --silent INSTALLING=yes $@
+else
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "Moorline needs Python 3.11 or newer; found: $$("$(PYTHON)" --version 2>/dev/null || echo none)." \
 	         "Name another one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -32,6 +36,7 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PIP) install --only-binary :all: -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
+endif
 
 .PHONY: install
 install: $(STAMP)  ## Make .venv and install what is pinned; again only when a requirements file changes

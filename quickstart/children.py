@@ -72,12 +72,13 @@ class Children:
     """Start, watch and stop the processes of one ``make up``.
 
     Args:
-        logs: the directory for one log file a child.
+        logs: the directory for one log file a child; that of the last time is kept as NAME.log.1.
     """
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: list[Child] = []
+        self._logged: set[str] = set()
         self._hurry = asyncio.Event()
 
     async def start(self, name: str, command: Command) -> Child:
@@ -175,6 +176,13 @@ class Children:
     def _log_of(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
+    def _keep_last_log(self, name: str) -> None:
+        """Put the log of the last time aside, before the first process of this name writes its own."""
+        if name not in self._logged:
+            self._logged.add(name)
+            with contextlib.suppress(FileNotFoundError):
+                self._log_of(name).replace(self._logs / f"{name}.log.1")
+
     def _fail(self, name: str, what: str) -> StartFailed:
         log = self._log_of(name)
         tail = ""
@@ -185,6 +193,7 @@ class Children:
     async def _spawn(self, name: str, command: Command) -> Child:
         account = command.account
         try:
+            self._keep_last_log(name)
             with self._log_of(name).open("wb") as output:
                 process = await asyncio.create_subprocess_exec(
                     *command.arguments,

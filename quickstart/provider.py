@@ -90,13 +90,18 @@ class Provider:
         await self._manage("create_admin")
 
     async def make_tunnel(self) -> None:
-        """Make the example's customer, its tunnel and a token for its client, as far as they aren't there."""
+        """Make the example's customer, its tunnel and a token for its client, as far as they aren't there.
+
+        A customer that was suspended and a tunnel that was disabled are opened again: without them nothing answers.
+        """
         tunnel = f"{CUSTOMER}/{TUNNEL}"
         hosts = [word for host in HOSTS for word in ("--host-name", host)]
         listeners = [f"{TCP_PORT}={self._settings.tcp_port}", f"{HTTP_PORT}={self._settings.http_port}"]
         await self._manage("create_customer", CUSTOMER, "--if-absent")
         await self._manage("create_tunnel", tunnel, "--tcp-port", str(TCP_PORT), *hosts, "--if-absent")
         await self._manage("move_listeners", tunnel, *listeners)
+        opening = self._python("-m", "quickstart.opening", tunnel)
+        await self._children.run("opening", opening, COMMAND_SECONDS)
         token = ("--name", "example", "--output", str(self.token_file), "--if-absent")
         await self._manage("mint_token", tunnel, *token)
 

@@ -68,7 +68,7 @@ async def _start_all(settings: Settings, state: State, children: Children) -> No
     provider, site = Provider(settings, state, children), Site(settings, state, children)
     await _step("Valkey", provider.start_valkey())
     await _step("Database of the portal, administrator", provider.migrate())
-    await _step(f"Customer {CUSTOMER}, tunnel {TUNNEL}, token", provider.make_tunnel())
+    await _step(f"Customer {CUSTOMER}, tunnel {TUNNEL}, both enabled; token", provider.make_tunnel())
     await _step("Worker with beat", provider.start_worker())
     await _step("Portal and gateway", provider.start_portal())
     await _step(f"Example site: PostgreSQL with the database {DATABASE}", site.start_postgres())

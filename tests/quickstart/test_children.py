@@ -71,6 +71,15 @@ async def test_a_child_that_ends_by_itself_is_named_with_the_end_of_its_log(chil
     assert failure.value.detail == "out of paper"
 
 
+async def test_the_log_of_the_last_time_is_kept_and_one_of_this_time_is_not_mistaken_for_it(state):
+    for run in ("first", "second"):
+        children = supervision.Children(state.logs)
+        for attempt in ("once", "again"):
+            assert await children.attempt("part", python(f"print('{run}, {attempt}')")) == 0
+    assert (state.logs / "part.log").read_text() == "second, again\n"
+    assert (state.logs / "part.log.1").read_text() == "first, again\n"
+
+
 async def test_waiting_for_one_child_ends_when_another_dies(children):
     await children.start("short", python("pass"))
 

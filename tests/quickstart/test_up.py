@@ -96,11 +96,37 @@ async def test_all_of_it_answers_stops_without_a_rest_and_goes_on_from_there(qui
     assert process.wait(60) == 0
     await wait_until(lambda: not any(map(is_running, descendants)))
 
+    close_the_example(quickstart)
     process, printed_again = quickstart.start()
+    assert "Customer acmeco, tunnel prod, both enabled; token" in printed_again
+    assert (quickstart.directory / "logs" / "portal.log.1").read_text()
     assert re.findall("password: .*", printed_again) == re.findall("password: .*", printed)
     kept = quickstart.run("psql", "-XAtc", "SELECT n FROM kept")
     assert kept.stdout == "42\n", kept.stderr
     await check_a_part_that_dies_takes_the_rest_with_it(process)
+
+
+CLOSE = """
+import django
+django.setup()
+from portal.models import Tunnel
+from portal.services.customers import suspend_customer
+from portal.services.events import Actor
+from portal.services.tunnels import disable_tunnel
+tunnel = Tunnel.objects.get(name="prod")
+suspend_customer(customer=disable_tunnel(tunnel=tunnel, actor=Actor("test")).customer, actor=Actor("test"))
+"""
+
+
+def close_the_example(quickstart):
+    """Suspend the customer and disable its tunnel, as a member of staff can."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MOORLINE_")},
+        "DJANGO_SETTINGS_MODULE": "portal.config.settings",
+        "MOORLINE_DATA": str(quickstart.directory),
+        "MOORLINE_SECRET_KEY_FILE": str(quickstart.directory / "secret-key"),
+    }
+    subprocess.run([sys.executable, "-c", CLOSE], env=environment, cwd=CHECKOUT, check=True, timeout=30)
 
 
 def check_printed_lines(quickstart, printed):
