@@ -97,12 +97,18 @@ class ServiceAdmin(ModelAdmin):
             act()
             messages.success(request, done)
             return HttpResponseRedirect(back)
+        return self.say(request, obj, title=title, sentences=consequences, back=back, button=button)
+
+    def say(
+        self, request: HttpRequest, obj: Model, *, title: str, sentences: list[str], back: str, button: str = ""
+    ) -> HttpResponse:
+        """Show sentences about a row, with a way back and, if named, a button to go on."""
         context = {
             **self.admin_site.each_context(request),
             "title": title,
             "opts": self.model._meta,
             "original": obj,
-            "consequences": consequences,
+            "consequences": sentences,
             "button": button,
             "back": back,
         }

@@ -89,6 +89,14 @@ class TokenAdmin(TokenColumns, ReadOnly, ServiceAdmin):
     @action(description="Revoke…", icon="block", url_path="revoke", permissions=["revoke"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         token = get_object_or_404(Token.objects.select_related("tunnel__customer"), pk=object_id)
+        if queries.token_state(token) == TokenState.REVOKED:
+            return self.say(
+                request,
+                token,
+                title=f"{token} of {token.tunnel} is revoked already.",
+                sentences=["It opens the tunnel no more, and cannot be brought back."],
+                back=reverse("admin:portal_tunnel_change", args=[token.tunnel_id]),
+            )
         return self.confirm(
             request,
             token,

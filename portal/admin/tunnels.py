@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
@@ -194,6 +194,19 @@ class TunnelAdmin(ServiceAdmin):
             obj.pk = services.create_tunnel(
                 customer=data["customer"], name=data["name"], actor=read_actor(request), **desired
             ).pk
+
+    def response_add(self, request: HttpRequest, obj: Tunnel, post_url_continue: str | None = None) -> HttpResponse:
+        if {"_addanother", "_continue", "_popup"} & request.POST.keys():
+            return super().response_add(request, obj, post_url_continue)
+        said = format_html("The tunnel {} was created.", obj)
+        if self.has_mint_permission(request):
+            url = reverse("admin:portal_tunnel_mint_token", args=[obj.pk])
+            said += format_html(' Now <a class="underline" href="{}">mint a token</a> for its client.', url)
+        messages.success(request, said)
+        seen = self.has_view_or_change_permission(request)
+        return HttpResponseRedirect(
+            reverse("admin:portal_tunnel_change", args=[obj.pk]) if seen else reverse("admin:index")
+        )
 
     def delete_model(self, request: HttpRequest, obj: Tunnel) -> None:
         services.delete_tunnel(tunnel=obj, actor=read_actor(request))

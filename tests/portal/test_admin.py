@@ -207,8 +207,10 @@ def test_the_new_tunnel_button_of_a_customer_leads_to_a_form_with_the_customer(s
 
 def test_a_tunnel_is_created_by_the_service(staff: Client, acmeco: Customer) -> None:
     response = staff.post(reverse("admin:portal_tunnel_add"), tunnel_form(customer=acmeco.pk))
-    assert response.url == reverse("admin:portal_tunnel_changelist")
     tunnel = Tunnel.objects.get()
+    assert response.url == reverse("admin:portal_tunnel_change", args=[tunnel.pk])
+    mint = reverse("admin:portal_tunnel_mint_token", args=[tunnel.pk])
+    assert f'Now <a class="underline" href="{mint}">mint a token</a>' in staff.get(response.url).content.decode()
     assert str(tunnel) == "acmeco/test"
     assert list(tunnel.ports.values_list("kind", "port")) == [("tcp", 22), ("tcp", 5432), ("http", 8000)]
     assert list(tunnel.hosts.values_list("name", flat=True)) == ["a.local", "b.local"]
@@ -446,6 +448,27 @@ def test_a_token_is_revoked_after_a_question(staff: Client, page: Callable[..., 
     assert row.revoked_at is not None
     assert written("token.revoke").tunnel == prod
     assert url not in page("portal_tunnel_change", prod.pk)
+
+
+def test_a_revoked_token_is_not_revoked_again(staff: Client, prod: Tunnel, token: str) -> None:
+    row = revoke_token(token=prod.tokens.get(), actor=STAFF)
+    for ask in (staff.get, staff.post):
+        text = ask(reverse("admin:portal_token_revoke", args=[row.pk])).content.decode()
+        assert "is revoked already." in text
+        assert 'name="post"' not in text
+    assert Event.objects.filter(verb="token.revoke").count() == 1
+
+
+def test_names_keep_their_small_letters_above_a_page(page: Callable[..., str], prod: Tunnel) -> None:
+    text = page("portal_tunnel_change", prod.pk)
+    assert re.search(r"> acmeco/prod </a", text)
+    assert re.search(r"> Tunnels </a", text)
+    assert "Acmeco" not in text
+
+
+@pytest.mark.parametrize("name", ["portal_customer", "portal_tunnel", "auth_user"])
+def test_a_page_that_adds_a_row_says_so(page: Callable[..., str], name: str) -> None:
+    assert f">Add {name.split('_')[1]}</h2>" in page(f"{name}_add")
 
 
 @pytest.mark.parametrize("model", ["session", "event", "token"])

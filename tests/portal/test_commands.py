@@ -145,3 +145,18 @@ def test_a_password_is_printed_only_if_asked(db: None) -> None:
     name, password = run("create_admin", "--print-password").splitlines()
     assert name == "Created admin."
     assert User.objects.get().check_password(password)
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        ("short", "password: This password is too short. It must contain at least 12 characters."),
+        ("123456789012345", "password: This password is entirely numeric."),
+    ],
+)
+def test_an_admin_gets_no_password_that_is_easy_to_guess(db: None, settings: Any, password: str, message: str) -> None:
+    settings.MOORLINE_ADMIN_PASSWORD = password
+    with pytest.raises(CommandError) as error:
+        run("create_admin")
+    assert str(error.value) == message
+    assert not User.objects.exists()
