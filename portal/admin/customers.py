@@ -18,7 +18,7 @@ from unfold.decorators import action, display
 from portal import queries
 from portal.addresses import service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
-from portal.admin.labels import label_customer, label_tunnel
+from portal.admin.labels import label_customer, label_tunnel, list_some, shorten
 from portal.models import Customer, Tunnel
 from portal.queries import TunnelState
 from portal.services import customers as services
@@ -28,6 +28,8 @@ class TunnelInline(ReadOnly, TabularInline):
     """The customer's tunnels; each leads to its own page."""
 
     model = Tunnel
+    template_after = "admin/portal/no_rows.html"
+    empty_text = "This customer has no tunnel."
     fields: ClassVar[list[Any]] = ["address_link", "state_label", "live_clients", "port_list"]
     readonly_fields = fields
     extra = 0
@@ -39,11 +41,11 @@ class TunnelInline(ReadOnly, TabularInline):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("portal.view_tunnel")
 
-    @display(description="Address")
+    @display(description="Address in the cluster")
     def address_link(self, tunnel: Tunnel) -> SafeString:
         url = reverse("admin:portal_tunnel_change", args=[tunnel.pk])
         return format_html(
-            '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', url, service_name(tunnel)
+            '<a class="text-primary-600 dark:text-primary-500" href="{}">{}</a>', url, shorten(service_name(tunnel))
         )
 
     @display(description="State")
@@ -56,12 +58,12 @@ class TunnelInline(ReadOnly, TabularInline):
 
     @display(description="TCP ports", empty_value="none")
     def port_list(self, tunnel: Tunnel) -> str:
-        return ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == "tcp")
+        return list_some([str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"])
 
 
 @admin.register(Customer)
 class CustomerAdmin(ServiceAdmin):
-    list_display = ["name", "display_name", "standing", "tunnel_count", "connected_count", "created_at"]
+    list_display = ["short_name", "short_display_name", "standing", "tunnel_count", "connected_count", "created_at"]
     list_filter = ["suspended"]
     search_fields = ["name", "display_name", "contact_email"]
     fields = ["name", "display_name", "contact_email"]
@@ -82,6 +84,14 @@ class CustomerAdmin(ServiceAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         pointless = "resume" if Customer.objects.filter(pk=object_id, suspended=False).exists() else "suspend"
         return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
+
+    @display(description="Name", ordering="name")
+    def short_name(self, customer: Customer) -> SafeString | str:
+        return shorten(customer.name)
+
+    @display(description="Display name", ordering="display_name")
+    def short_display_name(self, customer: Customer) -> SafeString | str:
+        return shorten(customer.display_name)
 
     @display(description="Standing", ordering="suspended")
     def standing(self, customer: Customer) -> SafeString:

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from portal import queries
 from portal.addresses import service_name
-from portal.admin.labels import label_tunnel
+from portal.admin.labels import label_tunnel, list_some, shorten
 from portal.queries import TunnelState
 
 SHOWN_TUNNELS = 100
@@ -28,10 +28,10 @@ def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, An
 def _describe(tunnel: Any) -> dict[str, Any]:
     return {
         "pk": tunnel.pk,
-        "address": service_name(tunnel),
-        "customer": tunnel.customer.display_name or tunnel.customer.name,
+        "address": shorten(service_name(tunnel)),
+        "customer": shorten(tunnel.customer.display_name or tunnel.customer.name),
         "label": label_tunnel(TunnelState(tunnel.state)),
         "clients": tunnel.live_session_count,
-        "ports": ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"),
-        "hosts": ", ".join(host.name for host in tunnel.hosts.all()),
+        "ports": list_some([str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"]),
+        "hosts": list_some([host.name for host in tunnel.hosts.all()]),
     }

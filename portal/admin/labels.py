@@ -1,8 +1,11 @@
-"""States as words with a colour."""
+"""How lists show things: states as words with a colour, long names and many names cut."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.template.loader import render_to_string
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from portal.models import Session, Token
@@ -16,6 +19,10 @@ TUNNEL_COLORS = {
     TunnelState.SUSPENDED: "warning",
 }
 TOKEN_COLORS = {TokenState.ACTIVE: "success", TokenState.EXPIRED: "warning", TokenState.REVOKED: "default"}
+
+# In lists: how many ports or host names of one row, and how much of each name.
+SHOWN_NAMES = 8
+SHOWN_CHARACTERS = 48
 
 
 def label_tunnel(state: TunnelState) -> SafeString:
@@ -37,6 +44,22 @@ def label_session(session: Session) -> SafeString:
 def label_customer(suspended: bool) -> SafeString:
     """Label a customer."""
     return _label("Suspended", "warning") if suspended else _label("Active", "success")
+
+
+def shorten(text: str) -> SafeString | str:
+    """Cut a long name for a list; the whole of it shows under the pointer."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return format_html('<span title="{}">{}…</span>', text, text[: SHOWN_CHARACTERS - 1])
+
+
+def list_some(names: Sequence[str]) -> SafeString | str:
+    """Write the first of many names in one line, and how many there are besides."""
+    shown = format_html_join(", ", "{}", ((shorten(name),) for name in names[:SHOWN_NAMES]))
+    more = names[SHOWN_NAMES:]
+    if more:
+        shown += format_html(' <span title="{}">+{} more</span>', ", ".join(more), len(more))
+    return shown
 
 
 def _label(text: str, color: str) -> SafeString:

@@ -15,7 +15,7 @@ from unfold.decorators import action, display
 
 from portal import queries
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
-from portal.admin.labels import label_token
+from portal.admin.labels import label_token, shorten
 from portal.models import Token
 from portal.queries import TokenState
 from portal.services import tokens as services
@@ -23,6 +23,10 @@ from portal.services import tokens as services
 
 class TokenColumns:
     """How a token is shown in lists."""
+
+    @display(description="Name", ordering="name")
+    def short_name(self, token: Token) -> SafeString | str:
+        return shorten(token.name)
 
     @display(description="Begins with")
     def shown_prefix(self, token: Token) -> str:
@@ -44,6 +48,8 @@ class TokenInline(TokenColumns, ReadOnly, TabularInline):
     """The tokens of one tunnel."""
 
     model = Token
+    template_after = "admin/portal/no_rows.html"
+    empty_text = "No token was minted for this tunnel."
     verbose_name_plural = "Tokens"
     fields: ClassVar[list[Any]] = [
         "name",
@@ -66,7 +72,7 @@ class TokenInline(TokenColumns, ReadOnly, TabularInline):
 
 @admin.register(Token)
 class TokenAdmin(TokenColumns, ReadOnly, ServiceAdmin):
-    list_display = ["name", "tunnel", "shown_prefix", "state_label", "created_at", "expires_at", "last_used_at"]
+    list_display = ["short_name", "tunnel", "shown_prefix", "state_label", "created_at", "expires_at", "last_used_at"]
     list_select_related = ["tunnel__customer"]
     search_fields = ["name", "prefix", "tunnel__name", "tunnel__customer__name"]
     fields: ClassVar[list[Any]] = [

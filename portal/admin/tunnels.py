@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from portal import queries
 from portal.addresses import client_url, local_addresses, service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
-from portal.admin.labels import label_tunnel
+from portal.admin.labels import SHOWN_NAMES, label_tunnel, list_some, shorten
 from portal.admin.minting import show_mint_page
 from portal.admin.tokens import TokenInline
 from portal.models import Session, Tunnel, TunnelPort
@@ -47,6 +47,9 @@ class TunnelForm(forms.ModelForm):
     class Meta:
         model = Tunnel
         fields = ["customer", "name", "enabled", "tcp_ports", "host_names", "max_sessions", "max_streams"]
+        help_texts: ClassVar[dict[str, str]] = {
+            "generation": "Rises with every change to what is desired of the tunnel."
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,6 +69,8 @@ class SessionInline(ReadOnly, TabularInline):
     """The clients that are connected now."""
 
     model = Session
+    template_after = "admin/portal/no_rows.html"
+    empty_text = "No client is connected."
     verbose_name_plural = "Connected clients"
     fields: ClassVar[list[Any]] = [
         "client",
@@ -128,7 +133,7 @@ class TunnelAdmin(ServiceAdmin):
     ]
     status_fieldset = (
         "Now",
-        {"fields": ["state_label", "address", "answers_at", "client_url", "listen_ports", "generation"]},
+        {"fields": ["state_label", "whole_address", "answers_at", "client_url", "listen_ports", "generation"]},
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
@@ -147,13 +152,20 @@ class TunnelAdmin(ServiceAdmin):
         pointless = "enable" if Tunnel.objects.filter(pk=object_id, enabled=True).exists() else "disable"
         return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
 
-    @display(description="Address", ordering="name")
+    @display(description="Address in the cluster", ordering="name")
     def address(self, tunnel: Tunnel) -> str:
+        return shorten(service_name(tunnel))
+
+    @display(description="Address in the cluster")
+    def whole_address(self, tunnel: Tunnel) -> str:
         return service_name(tunnel)
 
     @display(description="On this machine")
     def answers_at(self, tunnel: Tunnel) -> SafeString | str:
-        lines = format_html_join("\n", "<div>{}: <code>{}</code></div>", local_addresses(tunnel))
+        addresses = local_addresses(tunnel)
+        lines = format_html_join("\n", "<div>{}: <code>{}</code></div>", addresses[:SHOWN_NAMES])
+        if more := addresses[SHOWN_NAMES:]:
+            lines += format_html("<div>+{} more, on the numbers below</div>", len(more))
         return lines or "Nowhere: gateways listen for the cluster."
 
     @display(description="Clients dial")
@@ -170,11 +182,11 @@ class TunnelAdmin(ServiceAdmin):
 
     @display(description="TCP ports", empty_value="none")
     def port_list(self, tunnel: Tunnel) -> str:
-        return ", ".join(str(port.port) for port in tunnel.ports.all() if port.kind == TunnelPort.Kind.TCP)
+        return list_some([str(port.port) for port in tunnel.ports.all() if port.kind == TunnelPort.Kind.TCP])
 
     @display(description="HTTP host names", empty_value="none")
     def host_list(self, tunnel: Tunnel) -> str:
-        return ", ".join(host.name for host in tunnel.hosts.all())
+        return list_some([host.name for host in tunnel.hosts.all()])
 
     @display(description="Gateways listen")
     def listen_ports(self, tunnel: Tunnel) -> str:

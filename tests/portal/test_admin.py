@@ -299,6 +299,15 @@ def test_the_page_of_a_tunnel_shows_where_it_answers_on_this_machine(
     assert ":25060</code>" not in text
 
 
+def test_the_page_of_a_tunnel_with_many_ports_shows_the_first_addresses_and_counts_the_rest(
+    page: Callable[..., str], acmeco: Customer
+) -> None:
+    tunnel = create_tunnel(customer=acmeco, name="many", tcp_ports=range(2001, 2021), actor=STAFF)
+    text = page("portal_tunnel_change", tunnel.pk)
+    assert text.count("<code>127.0.0.1:") == 8
+    assert "+13 more, on the numbers below" in text
+
+
 def test_tunnels_are_found_by_state(page: Callable[..., str], acmeco: Customer, prod: Tunnel, token: str) -> None:
     create_tunnel(customer=acmeco, name="test", actor=STAFF)
     open_live_session(prod)
@@ -500,6 +509,43 @@ def test_each_button_asks_for_its_permission(client: Client, prod: Tunnel, token
     assert client.post(url).status_code == 403
     user.user_permissions.add(Permission.objects.get(codename=needed))
     assert client.get(url).status_code in (200, 302)
+
+
+@pytest.mark.parametrize("name", ["portal_tunnel_changelist", "index", "portal_customer_change"])
+def test_lists_show_the_first_of_many_ports_and_count_the_rest(
+    page: Callable[..., str], acmeco: Customer, name: str
+) -> None:
+    create_tunnel(customer=acmeco, name="many", tcp_ports=range(101, 121), actor=STAFF)
+    text = page(name, *([acmeco.pk] if name == "portal_customer_change" else []))
+    assert "101, 102, 103, 104, 105, 106, 107, 108 <span title=" in text
+    assert "+12 more</span>" in text
+
+
+def test_lists_cut_long_names_and_show_the_whole_under_the_pointer(page: Callable[..., str], acmeco: Customer) -> None:
+    host, name = ".".join(["abcdefghi"] * 8), "t" * 63
+    tunnel = create_tunnel(customer=acmeco, name=name, host_names=[host], actor=STAFF)
+    for listed in ("portal_tunnel_changelist", "index"):
+        text = page(listed)
+        assert f'<span title="{host}">{host[:47]}…</span>' in text
+        assert f'<span title="{name}.acmeco">{name[:47]}…</span>' in text
+    assert f"{name}.acmeco<" in re.sub("> | <", lambda found: found[0].strip(), page("portal_tunnel_change", tunnel.pk))
+
+
+def test_lists_that_are_empty_say_so(page: Callable[..., str], acmeco: Customer) -> None:
+    assert "This customer has no tunnel." in page("portal_customer_change", acmeco.pk)
+    tunnel = create_tunnel(customer=acmeco, name="test", actor=STAFF)
+    text = page("portal_tunnel_change", tunnel.pk)
+    assert "No client is connected." in text
+    assert "No token was minted for this tunnel." in text
+    mint_token(tunnel=tunnel, name="laptop", actor=STAFF)
+    assert "No token was minted" not in page("portal_tunnel_change", tunnel.pk)
+    assert "This customer has no tunnel." not in page("portal_customer_change", acmeco.pk)
+
+
+def test_the_page_of_a_tunnel_explains_its_words(page: Callable[..., str], prod: Tunnel) -> None:
+    text = page("portal_tunnel_change", prod.pk)
+    assert "Address in the cluster" in text
+    assert "Rises with every change to what is desired of the tunnel." in text
 
 
 def test_staff_without_permissions_see_an_empty_overview(client: Client, prod: Tunnel) -> None:
