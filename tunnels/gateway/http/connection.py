@@ -72,7 +72,7 @@ class HttpConnection(ApplicationConnection):
         """End now: with a reset where a response is under way, so that it does not look whole."""
         self._draining = True
         if self._transport is not None:
-            if self._responding or self._switched:
+            if self._responding or self._switched or self._closing:
                 self._reset()
             else:
                 self._close()
