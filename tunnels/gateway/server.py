@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -30,9 +31,16 @@ from ..transport.upgrade import accept_native  # noqa: E402
 from .admission import HANDOVER, Scope  # noqa: E402
 from .gateway import Gateway  # noqa: E402
 from .intake import BoundedRequest  # noqa: E402
+from .ledger import describe  # noqa: E402
 
 logger = logging.getLogger(__name__)
+logging.getLogger("daphne").setLevel(logging.WARNING)  # what it does at its start is said here in our words
 
+LISTEN_ADVICE: Final = {
+    errno.EADDRINUSE: "Free the port, or choose another with --port or MOORLINE_PORT.",
+    errno.EADDRNOTAVAIL: "This machine has no such address; choose another with --bind.",
+    errno.EACCES: "A port below 1024 needs more rights; choose another with --port or MOORLINE_PORT.",
+}
 UPGRADE_TIMEOUT: Final = 10.0  # seconds
 REQUESTS_TIMEOUT: Final = 5.0  # seconds that HTTP requests under way may still take when the server stops
 
@@ -146,10 +154,9 @@ class TunnelServer(Server):  # type: ignore[misc]
 
     def listen_error(self, failure: Any) -> None:
         cause = failure.value.socketError if failure.check(CannotListenError) else failure.value
-        self.failure = (
-            f"can't listen on {self._host} port {self.port}: {getattr(cause, 'strerror', None) or cause}. "
-            "Free the port, or choose another with --port or MOORLINE_PORT."
-        )
+        advice = LISTEN_ADVICE.get(getattr(cause, "errno", 0), "Choose another address with --bind or --port.")
+        reason = getattr(cause, "strerror", None) or str(cause).rstrip(".")
+        self.failure = f"can't listen on {self._host} port {self.port}: {reason}. {advice}"
         self.stop()
 
     async def stop_listening(self) -> None:
@@ -203,7 +210,8 @@ def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: 
         if gateway is not None:
             loop.run_until_complete(gateway.start())
     except Exception as error:
-        return f"the gateway could not start: {type(error).__name__}: {error}. Is the database there and migrated?"
+        advice = "Is the database there? Run manage.py migrate if it is new or Moorline was updated."
+        return f"the gateway could not start: {describe(error)}. {advice}"
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     with contextlib.suppress(SystemExit):

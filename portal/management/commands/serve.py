@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+
+
+def read_port(text: str) -> int:
+    """Read a port number; 0 takes a free one."""
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise ArgumentTypeError(f"{text!r} is not a port; write a whole number from 1 to 65535")
+    return int(text)
 
 
 class Command(BaseCommand):
@@ -16,7 +23,10 @@ class Command(BaseCommand):
         parser.add_argument("--role", choices=["portal", "gateway", "all"], default="all", help="what to serve")
         parser.add_argument("--bind", default="127.0.0.1", help="the address to listen on (default %(default)s)")
         parser.add_argument(
-            "--port", type=int, default=settings.MOORLINE_PORT, help="the port (default MOORLINE_PORT: %(default)s)"
+            "--port",
+            type=read_port,
+            default=settings.MOORLINE_PORT,
+            help="the port (default MOORLINE_PORT: %(default)s)",
         )
         parser.add_argument(
             "--drain-timeout",
