@@ -56,7 +56,7 @@ class TunnelInline(ReadOnly, TabularInline):
     def live_clients(self, tunnel: Any) -> int:
         return tunnel.live_session_count
 
-    @display(description="TCP ports", empty_value="none")
+    @display(description="TCP ports")
     def port_list(self, tunnel: Tunnel) -> str:
         return list_some([str(port.port) for port in tunnel.ports.all() if port.kind == "tcp"])
 

@@ -54,7 +54,9 @@ def shorten(text: str) -> SafeString | str:
 
 
 def list_some(names: Sequence[str]) -> SafeString | str:
-    """Write the first of many names in one line, and how many there are besides."""
+    """Write the first of many names in one line, and how many there are besides; or "none"."""
+    if not names:
+        return "none"
     shown = format_html_join(", ", "{}", ((shorten(name),) for name in names[:SHOWN_NAMES]))
     more = names[SHOWN_NAMES:]
     if more:

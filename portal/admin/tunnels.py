@@ -180,11 +180,11 @@ class TunnelAdmin(ServiceAdmin):
     def live_clients(self, tunnel: Any) -> int:
         return tunnel.live_session_count
 
-    @display(description="TCP ports", empty_value="none")
+    @display(description="TCP ports")
     def port_list(self, tunnel: Tunnel) -> str:
         return list_some([str(port.port) for port in tunnel.ports.all() if port.kind == TunnelPort.Kind.TCP])
 
-    @display(description="HTTP host names", empty_value="none")
+    @display(description="HTTP host names")
     def host_list(self, tunnel: Tunnel) -> str:
         return list_some([host.name for host in tunnel.hosts.all()])
 

@@ -531,6 +531,12 @@ def test_lists_cut_long_names_and_show_the_whole_under_the_pointer(page: Callabl
     assert f"{name}.acmeco<" in re.sub("> | <", lambda found: found[0].strip(), page("portal_tunnel_change", tunnel.pk))
 
 
+@pytest.mark.parametrize("name", ["portal_tunnel_changelist", "index"])
+def test_a_tunnel_without_ports_and_host_names_has_none(page: Callable[..., str], acmeco: Customer, name: str) -> None:
+    create_tunnel(customer=acmeco, name="bare", actor=STAFF)
+    assert len(re.findall(r">\s*none\s*<", page(name))) == 2
+
+
 def test_lists_that_are_empty_say_so(page: Callable[..., str], acmeco: Customer) -> None:
     assert "This customer has no tunnel." in page("portal_customer_change", acmeco.pk)
     tunnel = create_tunnel(customer=acmeco, name="test", actor=STAFF)
