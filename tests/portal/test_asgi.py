@@ -88,14 +88,16 @@ def test_health_is_answered_whatever_the_host(served: Served, path: str) -> None
     assert served.get(path, host="!?") == 200
 
 
-def test_a_foreign_host_makes_one_line_in_the_log(served: Served) -> None:
-    if served.role == "gateway":
-        pytest.skip("a gateway has no pages")
+def test_a_foreign_host_makes_one_line_in_the_log_at_most(served: Served) -> None:
     before = served.log.read_text()
-    assert served.get("/admin/", host="evil.example") == 400
+    status = served.get("/admin/", host="evil.example")
     lines = served.log.read_text().removeprefix(before).splitlines()
-    assert len(lines) == 1
-    assert "evil.example" in lines[0]
+    if served.role == "gateway":  # it has no pages, for whatever Host
+        assert (status, lines) == (404, [])
+    else:
+        assert status == 400
+        assert len(lines) == 1
+        assert "evil.example" in lines[0]
 
 
 def test_nobody_says_below_which_path_the_pages_live(served: Served) -> None:
