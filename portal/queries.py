@@ -101,12 +101,6 @@ def tunnels_by_need() -> QuerySet[Any]:
     return tunnels_with_state().order_by(need, "customer__name", "name")
 
 
-def tunnel_state(tunnel: Tunnel) -> TunnelState:
-    """Say how one tunnel is now."""
-    states = annotate_tunnels(Tunnel.objects.filter(pk=tunnel.pk)).values_list("state", flat=True)
-    return TunnelState(states.get())
-
-
 def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Any]:
     """Add ``tunnel_count`` and ``connected_tunnel_count`` to each customer, in the same query."""
     tunnels = Tunnel.objects.filter(customer=OuterRef("pk")).order_by()
@@ -117,11 +111,6 @@ def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Any]:
         return Coalesce(Subquery(counts, output_field=IntegerField()), 0)
 
     return customers.annotate(tunnel_count=count(tunnels), connected_tunnel_count=count(connected))
-
-
-def customers_with_counts() -> QuerySet[Any]:
-    """Find all customers with ``tunnel_count`` and ``connected_tunnel_count``: one query."""
-    return annotate_customers(Customer.objects.all())
 
 
 def token_state(token: Token, now: datetime | None = None) -> TokenState:
