@@ -3,7 +3,8 @@
 from .errors import ErrorCode, ProtocolError, StreamRefused
 from .frames import MAX_DATA, Exposure, Hello, Limits, Target
 from .scheduler import Ring
-from .session import Role, Session, State, Stream
+from .session import Role, Session, State
+from .stream import Stream
 
 SUBPROTOCOL = "moorline.v1"
 

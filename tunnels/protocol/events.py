@@ -12,7 +12,7 @@ from .errors import ErrorCode
 from .frames import Exposure, Hello, Target
 
 if TYPE_CHECKING:
-    from .session import Stream
+    from .stream import Stream
 
 
 class Event:
