@@ -6,6 +6,7 @@ the value, as container platforms mount secrets.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 PORTS = (1, 65535)
 MAX_SESSIONS = (1, 1024)
 MAX_STREAMS = (1, 1_000_000)
+# Below 1024 only root may listen.
+LISTEN_PORTS = (1024, 65535)
+HOP_SECRET_LENGTH = 32
+GATEWAY_LABELS = "app.kubernetes.io/name=moorline,app.kubernetes.io/component=gateway"
 SECRET_KEY_LENGTH = 50
 SECRET_KEY_DISTINCT_CHARACTERS = 5
 MAKE_SECRET_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(48))"'  # noqa: S105 - a command
@@ -59,6 +64,23 @@ class Environment:
     listen_host: str
     trusted_proxies: str
     drain_timeout: int
+    listener_linger: int
+    gateway_address: str
+    gateway_customers: list[str]
+    gateway_labels: dict[str, str]
+    hop_port: int
+    hop_secret: str
+    target: str
+    installation: str
+    namespace: str
+    tunnels_namespace: str
+    kubeconfig: str
+    inlets_compatible: bool
+    listen_ports: range | None
+    port_quarantine: int
+    network_policies: bool
+    connect_url: str
+    alive_file: str
     admin_username: str
     admin_password: str
 
@@ -143,6 +165,25 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         listen_host=_read_address(variables, "MOORLINE_LISTEN_HOST", "127.0.0.1"),
         trusted_proxies=_read_networks(variables, "MOORLINE_TRUSTED_PROXIES"),
         drain_timeout=variables.number("MOORLINE_DRAIN_TIMEOUT", 30, (0, 86_400)),
+        listener_linger=variables.number("MOORLINE_LISTENER_LINGER", 0, (0, 3600)),
+        gateway_address=_read_address(variables, "MOORLINE_GATEWAY_ADDRESS", ""),
+        gateway_customers=variables.words("MOORLINE_GATEWAY_CUSTOMERS"),
+        gateway_labels=_read_labels(variables, "MOORLINE_GATEWAY_LABELS", GATEWAY_LABELS),
+        hop_port=variables.number("MOORLINE_HOP_PORT", 8001, PORTS),
+        hop_secret=_read_hop_secret(variables),
+        target=variables.choice("MOORLINE_TARGET", ("local", "kubernetes")),
+        installation=_read_label(variables, "MOORLINE_INSTALLATION", "moorline"),
+        namespace=_read_label(variables, "MOORLINE_NAMESPACE", "moorline"),
+        tunnels_namespace=_read_label(variables, "MOORLINE_TUNNELS_NAMESPACE", ""),
+        kubeconfig=variables.text("MOORLINE_KUBECONFIG"),
+        inlets_compatible=variables.flag("MOORLINE_INLETS_COMPATIBLE"),
+        listen_ports=_read_range(variables, "MOORLINE_LISTEN_PORTS"),
+        port_quarantine=variables.number("MOORLINE_PORT_QUARANTINE", 600, (0, 86_400)),
+        network_policies=variables.flag("MOORLINE_NETWORK_POLICIES"),
+        connect_url=_check_url(
+            "MOORLINE_CONNECT_URL", variables.text("MOORLINE_CONNECT_URL", public_url), ("http", "https")
+        ).rstrip("/"),
+        alive_file=variables.text("MOORLINE_ALIVE_FILE"),
         admin_username=variables.text("MOORLINE_ADMIN_USERNAME", "admin"),
         admin_password=variables.text("MOORLINE_ADMIN_PASSWORD"),
     )
@@ -150,10 +191,52 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
 
 def _read_address(variables: _Variables, name: str, default: str) -> str:
     text = variables.text(name, default)
+    if not text:
+        return ""
     try:
         return str(ip_address(text))
     except ValueError:
         raise SettingError(f"{name} is {text!r}. Set it to an IP address, such as 127.0.0.1 or 0.0.0.0.") from None
+
+
+def _read_label(variables: _Variables, name: str, default: str) -> str:
+    """Read what becomes the name of a namespace or the value of a label."""
+    text = variables.text(name, default)
+    if text and not (len(text) <= 63 and re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", text)):
+        raise SettingError(f"{name} is {text[:80]!r}. Use 1 to 63 lower-case letters, digits and hyphens.")
+    return text
+
+
+def _read_labels(variables: _Variables, name: str, default: str) -> dict[str, str]:
+    """Read the labels that select pods, as ``key=value,key=value``."""
+    pairs = [word.partition("=") for word in variables.text(name, default).replace(",", " ").split()]
+    if not all(key and equals and value for key, equals, value in pairs):
+        raise SettingError(f"{name} is not a list of labels. Write key=value,key=value.")
+    return {key: value for key, _, value in pairs}
+
+
+def _read_range(variables: _Variables, name: str) -> range | None:
+    """Read a range of ports, both ends included; nothing where it is not set."""
+    text = variables.text(name)
+    if not text:
+        return None
+    first, _, last = text.partition("-")
+    numbers = [int(part) for part in (first, last) if part.isascii() and part.isdigit() and len(part) <= 5]
+    if len(numbers) != 2 or not LISTEN_PORTS[0] <= numbers[0] <= numbers[1] <= LISTEN_PORTS[1]:
+        raise SettingError(
+            f"{name} is {text[:20]!r}. Write the first and the last port, such as 20000-29999, "
+            f"from {LISTEN_PORTS[0]} to {LISTEN_PORTS[1]}."
+        )
+    return range(numbers[0], numbers[1] + 1)
+
+
+def _read_hop_secret(variables: _Variables) -> str:
+    secret = variables.text("MOORLINE_HOP_SECRET")
+    if secret and len(secret) < HOP_SECRET_LENGTH:
+        raise SettingError(
+            f"MOORLINE_HOP_SECRET has fewer than {HOP_SECRET_LENGTH} characters. {MAKE_SECRET_KEY} makes a good one."
+        )
+    return secret
 
 
 def _read_networks(variables: _Variables, name: str) -> str:
