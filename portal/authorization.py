@@ -8,7 +8,8 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from portal.models import Token, Tunnel, TunnelPort
+from portal.models import Token, Tunnel
+from portal.queries import http_listen_port, tcp_listen_ports
 from portal.services.tokens import hash_token, touch_token
 
 # Longer than any token; what is longer is not worth hashing.
@@ -40,7 +41,7 @@ class Grant:
     tunnel_id: str
     token_id: str
     tcp_ports: Mapping[int, int] = field(hash=False)  # the tunnel's port -> the port to listen on
-    http_port: int
+    http_port: int | None
     hosts: tuple[str, ...]
     revision: int
     max_sessions: int
@@ -65,7 +66,7 @@ def authorize(*, customer: str, tunnel: str, token: str, now: datetime | None = 
     _check_token(row, now)
     if (row.tunnel.customer.name, row.tunnel.name) != (customer, tunnel):
         raise _wrong_tunnel(customer, tunnel)
-    _check_tunnel(row.tunnel)
+    _check_tunnel(row.tunnel, now)
     touch_token(token=row, now=now)
     return _make_grant(row)
 
@@ -79,8 +80,9 @@ def renew(grant: Grant, *, now: datetime | None = None) -> Grant:
     row = Token.objects.select_related("tunnel__customer").filter(pk=grant.token_id).first()
     if row is None:
         raise Refused(404, f"The tunnel {grant.customer}/{grant.tunnel} was deleted. Ask your provider.")
-    _check_token(row, now or timezone.now())
-    _check_tunnel(row.tunnel)
+    now = now or timezone.now()
+    _check_token(row, now)
+    _check_tunnel(row.tunnel, now)
     return _make_grant(row)
 
 
@@ -98,11 +100,14 @@ def _check_token(token: Token, now: datetime) -> None:
         raise Refused(403, f"The token {token.prefix}… expired at {when}. Ask your provider for another.")
 
 
-def _check_tunnel(tunnel: Tunnel) -> None:
+def _check_tunnel(tunnel: Tunnel, now: datetime) -> None:
     if tunnel.customer.suspended:
         raise Refused(403, f"The customer {tunnel.customer.name} is suspended. Ask your provider.", disabled=True)
     if not tunnel.enabled:
         raise Refused(403, f"The tunnel {tunnel} is disabled. Ask your provider to enable it.", disabled=True)
+    if tunnel.expires_at is not None and tunnel.expires_at <= now:
+        when = f"{tunnel.expires_at:%Y-%m-%d %H:%M} UTC"
+        raise Refused(403, f"The tunnel {tunnel} expired at {when}. Ask your provider.", disabled=True)
 
 
 def _wrong_tunnel(customer: str, tunnel: str) -> Refused:
@@ -121,8 +126,8 @@ def _make_grant(token: Token) -> Grant:
         tunnel=tunnel.name,
         tunnel_id=str(tunnel.pk),
         token_id=str(token.pk),
-        tcp_ports={port.port: port.listen_port for port in ports if port.kind == TunnelPort.Kind.TCP},
-        http_port=next(port.listen_port for port in ports if port.kind == TunnelPort.Kind.HTTP),
+        tcp_ports=tcp_listen_ports(ports),
+        http_port=http_listen_port(ports),
         hosts=tuple(tunnel.hosts.values_list("name", flat=True)),
         revision=tunnel.generation,
         max_sessions=tunnel.max_sessions,

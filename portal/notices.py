@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 CHANNEL = "moorline:tunnels"
+SESSIONS_CHANNEL = "moorline:sessions"
 PUBLISH_TIMEOUT_SECONDS = 1.0
 # A subscription that is silent for so long is asked for a sign of life, which must come within the second time.
 WATCH_IDLE_SECONDS = 15.0
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 def publish_tunnels(tunnel_ids: Iterable[int]) -> None:
     """Tell the gateways that these tunnels changed; a Redis that fails is one line in the log."""
+    _publish(CHANNEL, tunnel_ids)
+
+
+def _publish(channel: str, tunnel_ids: Iterable[int]) -> None:
     payloads = [str(tunnel_id) for tunnel_id in sorted(set(tunnel_ids))]
     if not payloads or not settings.MOORLINE_REDIS_URL:
         return
@@ -49,7 +54,7 @@ def publish_tunnels(tunnel_ids: Iterable[int]) -> None:
             client.pipeline(transaction=False) as pipeline,
         ):
             for payload in payloads:
-                pipeline.publish(CHANNEL, payload)
+                pipeline.publish(channel, payload)
             pipeline.execute()
     except (RedisError, OSError) as error:
         log.warning(
@@ -63,6 +68,12 @@ def publish_on_commit(tunnel_ids: Iterable[int]) -> None:
     """Call `publish_tunnels` once the transaction around this call is committed."""
     ids = list(tunnel_ids)
     transaction.on_commit(lambda: publish_tunnels(ids))
+
+
+def publish_sessions_on_commit(tunnel_ids: Iterable[int]) -> None:
+    """Tell the gateways, once the transaction is committed, that sessions of these tunnels opened or closed."""
+    ids = list(tunnel_ids)
+    transaction.on_commit(lambda: _publish(SESSIONS_CHANNEL, ids))
 
 
 async def watch_tunnels() -> AsyncGenerator[str, None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import (
@@ -23,9 +24,11 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from portal.models import Customer, Event, Session, Token, Tunnel
+from portal.models import Customer, Event, Gateway, Session, Token, Tunnel, TunnelPort
 
 IS_LIVE = Q(closed_at=None)
+# Gateways speak of themselves every 15 seconds.
+GONE_AFTER = timedelta(seconds=60)
 
 
 class TunnelState(TextChoices):
@@ -35,6 +38,7 @@ class TunnelState(TextChoices):
     DISCONNECTED = "disconnected", "Disconnected"
     NEVER_CONNECTED = "never connected", "Never connected"
     DISABLED = "disabled", "Disabled"
+    EXPIRED = "expired", "Expired"
     SUSPENDED = "suspended", "Customer suspended"
 
 
@@ -44,6 +48,31 @@ class TokenState(TextChoices):
     ACTIVE = "active", "Active"
     EXPIRED = "expired", "Expired"
     REVOKED = "revoked", "Revoked"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A gateway that holds a session of a tunnel, and where it takes connections from other gateways."""
+
+    gateway: str
+    address: str
+    hop_port: int
+    draining: bool
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where one tunnel with live sessions answers."""
+
+    tunnel_id: str
+    customer: str
+    tunnel: str
+    tcp_ports: Mapping[int, int] = field(hash=False)  # the tunnel's port -> the port to listen on
+    http_port: int | None
+    hosts: tuple[str, ...]
+    max_streams: int
+    revision: int
+    holders: tuple[Holder, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,7 @@ def annotate_tunnels(tunnels: QuerySet[Tunnel]) -> QuerySet[Any]:
         state=Case(
             When(customer__suspended=True, then=Value(TunnelState.SUSPENDED.value)),
             When(enabled=False, then=Value(TunnelState.DISABLED.value)),
+            When(expires_at__lte=timezone.now(), then=Value(TunnelState.EXPIRED.value)),
             When(Exists(sessions.filter(IS_LIVE)), then=Value(TunnelState.CONNECTED.value)),
             # Old sessions are pruned; that a token was used stays.
             When(
@@ -94,6 +124,7 @@ def tunnels_by_need() -> QuerySet[Any]:
         TunnelState.DISCONNECTED,
         TunnelState.NEVER_CONNECTED,
         TunnelState.CONNECTED,
+        TunnelState.EXPIRED,
         TunnelState.SUSPENDED,
         TunnelState.DISABLED,
     ]
@@ -133,14 +164,67 @@ def lapsed_tunnel_ids(now: datetime | None = None) -> list[int]:
 
     That is one whose token has expired, and any that outlived a notice nobody heard.
     """
+    now = now or timezone.now()
     lapsed = (
-        Q(token__expires_at__lte=now or timezone.now())
+        Q(token__expires_at__lte=now)
+        | Q(tunnel__expires_at__lte=now)
         | Q(token__revoked_at__isnull=False)
         | Q(tunnel__enabled=False)
         | Q(tunnel__customer__suspended=True)
     )
     found = Session.objects.filter(IS_LIVE & lapsed).order_by("tunnel_id").values_list("tunnel_id", flat=True)
     return list(found.distinct())
+
+
+def tcp_listen_ports(ports: Iterable[TunnelPort]) -> dict[int, int]:
+    """Say where gateways listen for each TCP port of a tunnel; those for which no number was free are left out."""
+    listening = (port for port in ports if port.kind == TunnelPort.Kind.TCP and port.listen_port is not None)
+    return {port.port: port.listen_port for port in listening if port.listen_port is not None}
+
+
+def http_listen_port(ports: Iterable[TunnelPort]) -> int | None:
+    """Say where gateways listen for HTTP of a tunnel, if a number was free."""
+    return next((port.listen_port for port in ports if port.kind == TunnelPort.Kind.HTTP), None)
+
+
+def live_gateways(now: datetime | None = None) -> QuerySet[Gateway]:
+    """Find the gateways that have been heard of within 60 seconds."""
+    return Gateway.objects.filter(last_seen_at__gte=(now or timezone.now()) - GONE_AFTER)
+
+
+def find_holders(tunnel_ids: Collection[int] | None = None) -> dict[int, list[Gateway]]:
+    """Say for each tunnel with a live session which live gateways hold one: two queries."""
+    gateways = {gateway.name: gateway for gateway in live_gateways()}
+    sessions = Session.objects.filter(IS_LIVE, gateway__in=gateways).order_by("tunnel_id", "gateway")
+    if tunnel_ids is not None:
+        sessions = sessions.filter(tunnel_id__in=tunnel_ids)
+    holders: dict[int, list[Gateway]] = {}
+    for tunnel_id, name in sessions.values_list("tunnel_id", "gateway").distinct():
+        holders.setdefault(tunnel_id, []).append(gateways[name])
+    return holders
+
+
+def find_routes(tunnel_ids: Collection[int] | None = None) -> list[Route]:
+    """Find where tunnels with live sessions answer, of these or of all: five queries."""
+    holders = find_holders(tunnel_ids)
+    tunnels = Tunnel.objects.filter(pk__in=holders).select_related("customer").prefetch_related("ports", "hosts")
+    return [
+        Route(
+            tunnel_id=str(tunnel.pk),
+            customer=tunnel.customer.name,
+            tunnel=tunnel.name,
+            tcp_ports=tcp_listen_ports(tunnel.ports.all()),
+            http_port=http_listen_port(tunnel.ports.all()),
+            hosts=tuple(host.name for host in tunnel.hosts.all()),
+            max_streams=tunnel.max_streams,
+            revision=tunnel.generation,
+            holders=tuple(
+                Holder(gateway.name, gateway.address, gateway.hop_port, gateway.draining)
+                for gateway in holders[tunnel.pk]
+            ),
+        )
+        for tunnel in tunnels
+    ]
 
 
 def recent_events(limit: int) -> QuerySet[Event]:

@@ -17,6 +17,9 @@ class Token(models.Model):
     name = models.CharField(max_length=100, help_text="Where it is used, such as the name of the customer's machine.")
     hash = models.CharField(max_length=64, unique=True, editable=False)
     prefix = models.CharField(max_length=12, editable=False, help_text="How the token begins, to tell it from others.")
+    secret = models.CharField(
+        max_length=253, blank=True, editable=False, help_text="The Secret in the customer's namespace that holds it."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.CharField(max_length=150, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)

@@ -10,7 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from portal.config.environment import MAX_SESSIONS, MAX_STREAMS, PORTS
-from portal.models.customers import Customer
+from portal.models.access import validate_access
+from portal.models.customers import Customer, Source
 from portal.models.names import (
     HOST_LENGTH,
     HOST_PATTERN,
@@ -52,6 +53,18 @@ class Tunnel(models.Model):
         validators=[MinValueValidator(MAX_STREAMS[0]), MaxValueValidator(MAX_STREAMS[1])],
         help_text="How many TCP connections one client carries at once.",
     )
+    access = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[validate_access],
+        help_text="Who may connect inside the cluster, as peers of a NetworkPolicy. Empty lets everyone.",
+    )
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on its clients are refused.")
+    source = models.CharField(max_length=8, choices=Source, default=Source.PORTAL, editable=False)
+    # Of a tunnel that a custom resource asked for: its API group, and the Secret that holds the token it brought along.
+    resource_group = models.CharField(max_length=LABEL_LENGTH, blank=True, editable=False)
+    token_secret = models.CharField(max_length=HOST_LENGTH, blank=True, editable=False)
+    token_key = models.CharField(max_length=HOST_LENGTH, blank=True, editable=False)
     # Every change to what is desired adds one; whoever acts on the row says which one it has seen.
     generation = models.PositiveBigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -97,8 +110,9 @@ class TunnelPort(models.Model):
     tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="ports")
     kind = models.CharField(max_length=4, choices=Kind)
     port = models.PositiveIntegerField()
-    # One number in the whole installation, the same on every gateway: any gateway can listen for any tunnel.
-    listen_port = models.PositiveIntegerField(unique=True)
+    # One number in the whole installation, the same on every gateway: any gateway can listen for any tunnel. None where
+    # all were taken; the reconciler tries again.
+    listen_port = models.PositiveIntegerField(unique=True, null=True)
 
     class Meta:
         ordering = ["tunnel_id", "port"]
@@ -106,7 +120,7 @@ class TunnelPort(models.Model):
             models.UniqueConstraint(fields=["tunnel", "port"], name="tunnel_port_is_unique"),
             models.CheckConstraint(
                 name="tunnel_port_is_a_port",
-                condition=Q(port__range=PORTS) & Q(listen_port__range=PORTS),
+                condition=Q(port__range=PORTS) & (Q(listen_port=None) | Q(listen_port__range=PORTS)),
             ),
             models.CheckConstraint(
                 name="tunnel_port_8000_is_http",
@@ -116,6 +130,19 @@ class TunnelPort(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.port}"
+
+
+class ReleasedPort(models.Model):
+    """A listen port that a tunnel has given back, kept from others for a while.
+
+    Somewhere a Service may still lead to it; the next tunnel's listener there would answer for another customer.
+    """
+
+    listen_port = models.PositiveIntegerField(unique=True)
+    released_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return str(self.listen_port)
 
 
 class TunnelHost(models.Model):

@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F
 
-from portal.models import Customer
+from portal.models import Customer, CustomerStatus, Source, TunnelPort
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
+from portal.services.ports import release_ports
 from portal.services.rows import insert_row
+from portal.services.work import leave_over, queue_reconcile_on_commit, touch_customers, touch_tunnels
 
 
 @transaction.atomic
-def create_customer(*, name: str, display_name: str = "", contact_email: str = "", actor: Actor) -> Customer:
+def create_customer(
+    *,
+    name: str,
+    display_name: str = "",
+    contact_email: str = "",
+    resource_quota: dict[str, str] | None = None,
+    isolated: bool = False,
+    source: Source = Source.PORTAL,
+    actor: Actor,
+) -> Customer:
     """Create a customer.
+
+    Args:
+        resource_quota: of its namespace, such as ``{"count/services": "50"}``.
+        isolated: whether the pods of its namespace take connections from that namespace alone.
+        source: whether it is there for as long as custom resources ask for tunnels of it.
 
     Raises:
         ValidationError: keyed by field.
     """
-    customer = Customer(name=name, display_name=display_name, contact_email=contact_email)
+    customer = Customer(
+        name=name,
+        display_name=display_name,
+        contact_email=contact_email,
+        resource_quota=resource_quota or {},
+        isolated=isolated,
+        source=source,
+    )
+    scope = settings.MOORLINE_TUNNELS_NAMESPACE
+    if scope and name != scope:
+        message = f"This installation serves the namespace {scope} alone. Name the customer {scope}."
+        raise ValidationError({"name": ValidationError(message, code="scope")})
     insert_row(customer)
+    CustomerStatus.objects.create(customer=customer)
+    queue_reconcile_on_commit()
     record_event(actor=actor, verb="customer.create", customer=customer)
     return customer
 
 
 @transaction.atomic
 def update_customer(
-    *, customer: Customer, display_name: str | None = None, contact_email: str | None = None, actor: Actor
+    *,
+    customer: Customer,
+    display_name: str | None = None,
+    contact_email: str | None = None,
+    resource_quota: dict[str, str] | None = None,
+    isolated: bool | None = None,
+    actor: Actor,
 ) -> Customer:
     """Change what is said about a customer; ``None`` leaves a field as it is. The name stays for ever.
 
@@ -37,7 +74,12 @@ def update_customer(
         ValidationError: keyed by field.
     """
     customer = _lock(customer)
-    wanted = {"display_name": display_name, "contact_email": contact_email}
+    wanted = {
+        "display_name": display_name,
+        "contact_email": contact_email,
+        "resource_quota": resource_quota,
+        "isolated": isolated,
+    }
     changes = {
         field: {"from": getattr(customer, field), "to": value}
         for field, value in wanted.items()
@@ -49,6 +91,7 @@ def update_customer(
         setattr(customer, field, change["to"])
     customer.full_clean()
     customer.save(update_fields=list(changes))
+    touch_customers([customer.pk])
     record_event(actor=actor, verb="customer.update", customer=customer, details=changes)
     return customer
 
@@ -67,9 +110,22 @@ def resume_customer(*, customer: Customer, actor: Actor) -> Customer:
 
 @transaction.atomic
 def delete_customer(*, customer: Customer, actor: Actor) -> None:
-    """Delete a customer with its tunnels, their tokens and the record of their sessions. The audit trail stays."""
+    """Delete a customer with its tunnels, their tokens and the record of their sessions. The audit trail stays.
+
+    Raises:
+        ValidationError: when custom resources ask for tunnels of it, which would bring it back.
+    """
     customer = _lock(customer)
+    asked_for = customer.tunnels.filter(source=Source.RESOURCE).values_list("name", flat=True)[:3]
+    if asked_for:
+        message = (
+            f"Tunnel resources in the cluster ask for tunnels of {customer}: {', '.join(asked_for)}. Delete those "
+            f"first: kubectl delete tunnels --all -n {customer}."
+        )
+        raise ValidationError(message, code="resource")
     tunnels = dict(customer.tunnels.order_by("pk").values_list("pk", "name"))
+    release_ports(TunnelPort.objects.filter(tunnel__customer=customer))
+    leave_over(customer_name=customer.name, tunnel_names=tunnels.values(), whole_customer=True)
     record_event(actor=actor, verb="customer.delete", customer=customer, details={"tunnels": sorted(tunnels.values())})
     customer.delete()
     publish_on_commit(tunnels)
@@ -83,7 +139,9 @@ def _set_suspended(customer: Customer, suspended: bool, verb: str, actor: Actor)
     customer.save(update_fields=["suspended"])
     customer.tunnels.update(generation=F("generation") + 1)
     record_event(actor=actor, verb=verb, customer=customer)
-    publish_on_commit(customer.tunnels.values_list("pk", flat=True))
+    tunnel_ids = list(customer.tunnels.values_list("pk", flat=True))
+    touch_tunnels(tunnel_ids)
+    publish_on_commit(tunnel_ids)
     return customer
 
 

@@ -15,6 +15,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from portal.models import Session, Tunnel
+from portal.notices import publish_sessions_on_commit
+from portal.services.work import touch_tunnels
 
 # Gateways speak of their sessions every 15 seconds.
 STALE_AFTER = timedelta(seconds=60)
@@ -48,7 +50,7 @@ def open_session(
     """
     try:
         with transaction.atomic():
-            session, _ = Session.objects.get_or_create(
+            session, is_new = Session.objects.get_or_create(
                 session_id=UUID(str(session_id)),
                 defaults={
                     "tunnel_id": Tunnel.objects.only("pk").get(pk=tunnel_id).pk,
@@ -64,6 +66,8 @@ def open_session(
             )
     except IntegrityError as error:
         raise Tunnel.DoesNotExist(f"Tunnel {tunnel_id} does not exist.") from error
+    if is_new:
+        _announce([session.tunnel_id])
     return session
 
 
@@ -114,8 +118,11 @@ def heartbeat_sessions(*, gateway: str, carried: Mapping[str, tuple[int, int]], 
     """
     is_live = Q(closed_at=None) | Q(close_code=LOST, close_reason=STALE_REASON)
     found = list(
-        Session.objects.filter(is_live, gateway=gateway, session_id__in=carried).only("bytes_received", "bytes_sent")
+        Session.objects.filter(is_live, gateway=gateway, session_id__in=carried).only(
+            "bytes_received", "bytes_sent", "closed_at", "tunnel_id"
+        )
     )
+    _announce(sorted({session.tunnel_id for session in found if session.closed_at is not None}))
     Session.objects.filter(session_id__in=[session.pk for session in found]).update(
         last_seen_at=now or timezone.now(), closed_at=None, close_code="", close_reason=""
     )
@@ -152,9 +159,20 @@ def prune_closed_sessions(*, now: datetime | None = None) -> int:
 
 
 def _close(which: Q, code: str, reason: str, now: datetime | None) -> int:
-    return Session.objects.filter(which, closed_at=None).update(
+    closing = Session.objects.filter(which, closed_at=None)
+    tunnel_ids = list(closing.order_by("tunnel_id").values_list("tunnel_id", flat=True).distinct())
+    closed = closing.update(
         closed_at=now or timezone.now(), close_code=_clip(code, 32), close_reason=_clip(reason, 200)
     )
+    _announce(tunnel_ids)
+    return closed
+
+
+def _announce(tunnel_ids: list[int]) -> None:
+    """Tell the reconciler, and the other gateways, that these tunnels answer elsewhere now."""
+    if tunnel_ids:
+        touch_tunnels(tunnel_ids)
+        publish_sessions_on_commit(tunnel_ids)
 
 
 def _clip(text: str, length: int) -> str:

@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
 
-from django.core.exceptions import ValidationError
+from django.conf import settings
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 
 from portal.config.environment import PORTS
-from portal.models import HTTP_PORT, Customer, Tunnel, TunnelHost, TunnelPort
+from portal.models import HTTP_PORT, Customer, Source, Tunnel, TunnelHost, TunnelPort, TunnelStatus
 from portal.models.names import validate_host_name
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
-from portal.services.ports import add_port
+from portal.services.ports import add_port, choose_missing_ports, release_ports
 from portal.services.rows import insert_row
+from portal.services.work import leave_over, queue_reconcile_on_commit, touch_tunnels
 
 # What a tunnel exposes is told to its clients in one frame of 64 KiB (tunnels/SPEC.md, section 4.1).
 MOST_PORTS = 200
 MOST_HOST_NAMES = 200
+# What a custom resource decides, where one asked for the tunnel.
+RESOURCE_FIELDS = frozenset({"tcp_ports", "host_names", "access", "expires_at", "token_secret", "token_key"})
+
+
+class Unchanged(Enum):
+    """The value of an argument that leaves a field as it is where ``None`` means something."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What only a custom resource says of its tunnel.
+
+    Args:
+        group: its API group.
+        token_secret: the Secret with the token it brings along; without one a token is made for it.
+        token_key: where in the Secret the token is.
+    """
+
+    group: str
+    token_secret: str = ""
+    token_key: str = ""
+
+    def describe(self, tunnel: Tunnel) -> None:
+        """Write it into the row."""
+        tunnel.resource_group = self.group
+        tunnel.token_secret = self.token_secret
+        tunnel.token_key = self.token_key
 
 
 def clean_tcp_ports(ports: Iterable[int | str]) -> tuple[int, ...]:
@@ -91,31 +127,47 @@ def create_tunnel(
     enabled: bool = True,
     max_sessions: int | None = None,
     max_streams: int | None = None,
+    access: list[dict[str, Any]] | None = None,
+    expires_at: datetime | None = None,
+    resource: Resource | None = None,
     actor: Actor,
 ) -> Tunnel:
     """Create a tunnel of a customer.
+
+    Where no port is free for gateways to listen on the tunnel is made all the same: its status says so, and the ports
+    follow once some are given back.
 
     Args:
         tcp_ports: the ports it answers on, beside the HTTP port that each tunnel has.
         host_names: the HTTP host names it answers to.
         max_sessions: how many clients at once; the installation's default when left out.
         max_streams: how many streams in one session; the installation's default when left out.
+        access: who may connect inside the cluster, as peers of a NetworkPolicy; everyone when left out.
+        expires_at: aware; from then on its clients are refused.
+        resource: the custom resource that asks for it.
 
     Raises:
         ValidationError: keyed by field.
     """
-    tunnel = Tunnel(customer=customer, name=name, enabled=enabled)
+    tunnel = Tunnel(customer=customer, name=name, enabled=enabled, access=access or [], expires_at=expires_at)
     for field, value in {"max_sessions": max_sessions, "max_streams": max_streams}.items():
         if value is not None:
             setattr(tunnel, field, value)
+    if resource is not None:
+        tunnel.source = Source.RESOURCE
+        resource.describe(tunnel)
     ports, hosts = _clean(tunnel, tcp_ports, host_names)
+    _check_scope(customer)
     insert_row(tunnel)
-    with _at_field("tcp_ports"):
-        add_port(tunnel, TunnelPort.Kind.HTTP, HTTP_PORT)
-        for port in ports:
-            add_port(tunnel, TunnelPort.Kind.TCP, port)
+    add_port(tunnel, TunnelPort.Kind.HTTP, HTTP_PORT)
+    for port in ports:
+        add_port(tunnel, TunnelPort.Kind.TCP, port)
+    TunnelStatus.objects.create(tunnel=tunnel)
+    queue_reconcile_on_commit()
     TunnelHost.objects.bulk_create(TunnelHost(tunnel=tunnel, name=host) for host in hosts)
     details = {"tcp_ports": list(ports), "host_names": list(hosts), "enabled": enabled}
+    details |= {"access": tunnel.access} if tunnel.access else {}
+    details |= {"expires_at": expires_at.isoformat()} if expires_at else {}
     record_event(actor=actor, verb="tunnel.create", tunnel=tunnel, details=details)
     publish_on_commit([tunnel.pk])
     return tunnel
@@ -130,11 +182,15 @@ def update_tunnel(
     enabled: bool | None = None,
     max_sessions: int | None = None,
     max_streams: int | None = None,
+    access: list[dict[str, Any]] | None = None,
+    expires_at: datetime | Unchanged | None = UNCHANGED,
+    resource: Resource | None = None,
     actor: Actor,
 ) -> Tunnel:
     """Change what is desired of a tunnel; ``None`` leaves a field as it is. Customer and name stay for ever.
 
-    A port that stays keeps the number that gateways listen on for it.
+    A port that stays keeps the number that gateways listen on for it. What a custom resource asked for is changed by a
+    *resource* alone, apart from whether it is enabled and its limits.
 
     Returns:
         The tunnel as it is now, one generation on if anything changed.
@@ -144,9 +200,14 @@ def update_tunnel(
     """
     tunnel = _lock(tunnel)
     before = _desired_state(tunnel)
-    for field, value in {"enabled": enabled, "max_sessions": max_sessions, "max_streams": max_streams}.items():
+    wanted = {"enabled": enabled, "max_sessions": max_sessions, "max_streams": max_streams, "access": access}
+    for field, value in wanted.items():
         if value is not None:
             setattr(tunnel, field, value)
+    if not isinstance(expires_at, Unchanged):
+        tunnel.expires_at = expires_at
+    if resource is not None:
+        resource.describe(tunnel)
     ports, hosts = _clean(
         tunnel,
         before["tcp_ports"] if tcp_ports is None else tcp_ports,
@@ -156,11 +217,23 @@ def update_tunnel(
     _replace_hosts(tunnel, set(before["host_names"]), hosts)
     after = {**_fields(tunnel), "tcp_ports": list(ports), "host_names": list(hosts)}
     changes = {field: {"from": before[field], "to": after[field]} for field in after if before[field] != after[field]}
+    _check_source(tunnel, resource, changes.keys() & RESOURCE_FIELDS)
     if changes:
         tunnel.generation += 1
         tunnel.save()
         record_event(actor=actor, verb="tunnel.update", tunnel=tunnel, details=changes)
-        publish_on_commit([tunnel.pk])
+        _announce([tunnel.pk])
+    return tunnel
+
+
+@transaction.atomic
+def find_listen_ports(*, tunnel: Tunnel) -> Tunnel:
+    """Let gateways listen for ports of a tunnel for which no number was free, where there are some now."""
+    tunnel = _lock(tunnel)
+    if choose_missing_ports(tunnel):
+        tunnel.generation += 1
+        tunnel.save(update_fields=["generation"])
+        _announce([tunnel.pk])
     return tunnel
 
 
@@ -196,7 +269,7 @@ def move_listeners(*, tunnel: Tunnel, listen_ports: Mapping[int, int], actor: Ac
         tunnel.generation += 1
         tunnel.save(update_fields=["generation"])
         record_event(actor=actor, verb="tunnel.move_listeners", tunnel=tunnel, details=moved)
-        publish_on_commit([tunnel.pk])
+        _announce([tunnel.pk])
     return tunnel
 
 
@@ -213,9 +286,16 @@ def disable_tunnel(*, tunnel: Tunnel, actor: Actor) -> Tunnel:
 
 
 @transaction.atomic
-def delete_tunnel(*, tunnel: Tunnel, actor: Actor) -> None:
-    """Delete a tunnel with its tokens and the record of its sessions. The audit trail stays."""
+def delete_tunnel(*, tunnel: Tunnel, resource: Resource | None = None, actor: Actor) -> None:
+    """Delete a tunnel with its tokens and the record of its sessions. The audit trail stays.
+
+    Raises:
+        ValidationError: when a custom resource asks for it, and it is not a *resource* that asks no more.
+    """
     tunnel = _lock(tunnel)
+    _check_source(tunnel, resource, {""})
+    release_ports(tunnel.ports.all())
+    leave_over(customer_name=tunnel.customer.name, tunnel_names=[tunnel.name])
     record_event(actor=actor, verb="tunnel.delete", tunnel=tunnel, details=_desired_state(tunnel))
     publish_on_commit([tunnel.pk])
     tunnel.delete()
@@ -229,16 +309,40 @@ def _set_enabled(tunnel: Tunnel, enabled: bool, verb: str, actor: Actor) -> Tunn
     tunnel.generation += 1
     tunnel.save(update_fields=["enabled", "generation"])
     record_event(actor=actor, verb=verb, tunnel=tunnel)
-    publish_on_commit([tunnel.pk])
+    _announce([tunnel.pk])
     return tunnel
 
 
+def _announce(tunnel_ids: list[int]) -> None:
+    """Tell the gateways and the reconciler."""
+    touch_tunnels(tunnel_ids)
+    publish_on_commit(tunnel_ids)
+
+
+def _check_scope(customer: Customer) -> None:
+    """Refuse what could never be reconciled: a tunnel outside of the one namespace of a scoped installation."""
+    scope = settings.MOORLINE_TUNNELS_NAMESPACE
+    if scope and customer.name != scope:
+        raise ValidationError(
+            {"customer": ValidationError(f"This installation serves the customer {scope} alone.", code="scope")}
+        )
+
+
+def _check_source(tunnel: Tunnel, resource: Resource | None, fields: Iterable[str]) -> None:
+    """Refuse a change of what is desired from anywhere but where it is kept."""
+    if tunnel.source == Source.RESOURCE and resource is None and fields:
+        message = f"{tunnel} is made by a Tunnel resource in the cluster. Change or delete that: kubectl edit tunnel."
+        refusal = ValidationError(message, code="resource")
+        raise ValidationError({field or NON_FIELD_ERRORS: refusal for field in fields})
+
+
 def _replace_ports(tunnel: Tunnel, before: set[int], after: tuple[int, ...]) -> None:
-    tunnel.ports.filter(kind=TunnelPort.Kind.TCP, port__in=before.difference(after)).delete()
-    with _at_field("tcp_ports"):
-        for port in after:
-            if port not in before:
-                add_port(tunnel, TunnelPort.Kind.TCP, port)
+    gone = tunnel.ports.filter(kind=TunnelPort.Kind.TCP, port__in=before.difference(after))
+    release_ports(gone)
+    gone.delete()
+    for port in after:
+        if port not in before:
+            add_port(tunnel, TunnelPort.Kind.TCP, port)
 
 
 def _replace_hosts(tunnel: Tunnel, before: set[str], after: tuple[str, ...]) -> None:
@@ -252,7 +356,9 @@ def _lock(tunnel: Tunnel) -> Tunnel:
 
 
 def _fields(tunnel: Tunnel) -> dict[str, Any]:
-    return {field: getattr(tunnel, field) for field in ("enabled", "max_sessions", "max_streams")}
+    names = ("enabled", "max_sessions", "max_streams", "access", "token_secret", "token_key")
+    expires_at = tunnel.expires_at and tunnel.expires_at.isoformat()
+    return {**{field: getattr(tunnel, field) for field in names}, "expires_at": expires_at}
 
 
 def _desired_state(tunnel: Tunnel) -> dict[str, Any]:
@@ -281,15 +387,6 @@ def _clean(
     if errors:
         raise ValidationError(errors)
     return ports, hosts
-
-
-@contextmanager
-def _at_field(field: str) -> Iterator[None]:
-    """Say at which field an error belongs."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ValidationError({field: error.error_list}) from error
 
 
 def _is_port(text: str) -> bool:

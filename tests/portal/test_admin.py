@@ -253,11 +253,10 @@ def test_a_wrong_tunnel_is_refused_at_the_field(
 
 
 def test_what_only_the_service_refuses_is_said_on_the_page(staff: Client, acmeco: Customer, settings: Any) -> None:
-    settings.MOORLINE_HTTP_LISTEN_START = 65535
-    create_tunnel(customer=acmeco, name="last", actor=STAFF)
+    settings.MOORLINE_TUNNELS_NAMESPACE = "globex"
     response = staff.post(reverse("admin:portal_tunnel_add"), tunnel_form(customer=acmeco.pk), follow=True)
-    assert "No port is free for gateways to listen on. Lower MOORLINE_HTTP_LISTEN_START." in response.content.decode()
-    assert Tunnel.objects.count() == 1
+    assert "This installation serves the customer globex alone." in response.content.decode()
+    assert not Tunnel.objects.exists()
 
 
 def test_a_tunnel_is_changed_by_the_service(staff: Client, prod: Tunnel) -> None:
