@@ -60,6 +60,16 @@ def release_ports(ports: QuerySet[TunnelPort]) -> None:
     )
 
 
+def prune_released_ports() -> int:
+    """Forget the numbers that were given back so long ago that anybody may have them.
+
+    Returns:
+        How many they were.
+    """
+    kept_since = timezone.now() - timedelta(seconds=settings.MOORLINE_PORT_QUARANTINE)
+    return ReleasedPort.objects.filter(released_at__lte=kept_since).delete()[0]
+
+
 def _choose_and_save(row: TunnelPort) -> None:
     for _ in range(ATTEMPTS):
         row.listen_port = _choose_listen_port(row.kind, row.port)

@@ -1,0 +1,168 @@
+"""Bring a cluster to what is desired: create, apply, prune; and nothing at all where it is so already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from portal.cluster import names
+from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, kind_of
+
+Key = tuple[str, str, str]  # kind, namespace, name
+
+FOREIGN: Final = "NameTaken"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something desired is not in place, as a condition tells it: a *reason* in one word, and what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass
+class Change:
+    """What bringing some objects to what is desired came to."""
+
+    written: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def key_of(manifest: Manifest) -> Key:
+    """Return what tells an object from all others."""
+    metadata = manifest["metadata"]
+    return kind_of(manifest), metadata.get("namespace", ""), metadata["name"]
+
+
+def differs(desired: Any, live: Any) -> bool:
+    """Say whether something desired is not so in what is live; what only the live one has does not count.
+
+    A desired ``None`` has to be absent. Lists have to hold the same elements, in any order where these have names.
+    """
+    if desired is None or desired in ({}, []):
+        return bool(live)
+    if isinstance(desired, Mapping):
+        if not isinstance(live, Mapping):
+            return True
+        return any(differs(value, live.get(key)) for key, value in desired.items())
+    if isinstance(desired, list):
+        if not isinstance(live, list) or len(desired) != len(live):
+            return True
+        pairs = zip(sorted(desired, key=_order), sorted(live, key=_order), strict=True)
+        return any(differs(one, other) for one, other in pairs)
+    return bool(desired != live)
+
+
+def is_ours(live: Manifest, desired: Manifest) -> bool:
+    """Say whether an object is the desired one, or somebody else's of the same name.
+
+    Labels can be taken away by hand; that we wrote to it stays in its managed fields.
+    """
+    labels = live["metadata"].get("labels") or {}
+    wanted = desired["metadata"]["labels"]
+    keys = (names.INSTALLATION, names.CUSTOMER, names.TUNNEL)
+    if any(key in labels and labels[key] != wanted.get(key) for key in keys):
+        return False
+    managers = {entry.get("manager") for entry in live["metadata"].get("managedFields") or []}
+    return names.INSTALLATION in labels or names.MANAGER in managers
+
+
+def bring(
+    api: KubernetesApi, desired: Sequence[Manifest], live: Mapping[Key, Manifest], prunable: Iterable[Manifest] = ()
+) -> Change:
+    """Bring objects to what is desired, and delete those that are *prunable* and not desired.
+
+    What one object runs into is noted and the others go on.
+
+    Args:
+        live: the objects of ours that are there.
+
+    Raises:
+        Unreachable: the API server does not answer; what was done stays done.
+    """
+    change = Change()
+    wanted = {key_of(manifest) for manifest in desired}
+    for manifest in desired:
+        try:
+            change.written += bring_one(api, manifest, live.get(key_of(manifest)))
+        except ApiRefused as refused:
+            change.problems.append(explain_refusal(refused, manifest))
+        except NotOurs as error:
+            change.problems.append(Problem(FOREIGN, str(error)))
+    for manifest in prunable:
+        if key_of(manifest) not in wanted:
+            try:
+                change.written += api.delete(manifest)
+            except ApiRefused as refused:
+                change.problems.append(explain_refusal(refused, manifest))
+    return change
+
+
+class NotOurs(Exception):
+    """Somebody else's object has the name; the message says which, and what to do."""
+
+
+def bring_one(api: KubernetesApi, desired: Manifest, live: Manifest | None) -> int:
+    """Bring one object to what is desired.
+
+    Returns:
+        How many writes that took.
+
+    Raises:
+        NotOurs: somebody else's object has the name; it is left as it is.
+        ApiRefused, Unreachable: as the API says.
+    """
+    writes = 0
+    if live is None:
+        try:
+            # Never by server-side apply: that would merge into whatever has the name.
+            live, writes = api.create(desired), 1
+        except ApiRefused as refused:
+            if refused.reason != "AlreadyExists":
+                raise
+            live = api.get(*key_of(desired))
+        if live is None or not is_ours(live, desired):
+            kind, namespace, name = key_of(desired)
+            raise NotOurs(
+                f"{kind} {namespace}/{name} exists and is not Moorline's. Rename or delete it, or give the tunnel "
+                "another name."
+            )
+    if not differs(desired, live):
+        return writes
+    live, writes = api.apply(desired), writes + 1
+    if differs(desired, live):
+        # Elements that others put into a list, and fields that have to be absent, survive a server-side apply.
+        patch = {key: value for key, value in desired.items() if key not in ("apiVersion", "kind", "metadata")}
+        live, writes = api.merge(desired, patch), writes + 1
+    return writes
+
+
+def explain_refusal(refused: ApiRefused, manifest: Manifest) -> Problem:
+    """Turn what the API server refuses into a condition that a person can act on."""
+    kind, namespace, name = key_of(manifest)
+    place = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
+    if "NamespaceTerminating" in refused.causes or "being terminated" in refused.message:
+        return Problem("NamespaceTerminating", f"The namespace {namespace} is being deleted; {place} waits for that.")
+    if refused.status == 403 and "exceeded quota" in refused.message:
+        return Problem("QuotaExceeded", f"A ResourceQuota of {namespace} leaves no room for {place}: {refused.message}")
+    if refused.status == 403:
+        return Problem(
+            "Forbidden",
+            f"The worker may not write {place}: {refused.message}. Give its service account the right, as the chart "
+            "does.",
+        )
+    if refused.status == 404:
+        return Problem("NamespaceMissing", f"{place} has no place: {refused.message}.")
+    if refused.status == 409:
+        return Problem("Conflict", f"{place} was changed by others at the same moment: {refused.message}.")
+    return Problem("Invalid", f"The API server refuses {place}: {refused.message}.")
+
+
+def _order(item: Any) -> str:
+    """Sort what has a name by it, addresses by themselves, and leave what has neither where it stands."""
+    if isinstance(item, Mapping):
+        return str(item.get("name") or item.get("addresses") or item.get("type") or "")
+    return json.dumps(item, sort_keys=True)

@@ -1,0 +1,348 @@
+"""Where what is desired is brought to: a Kubernetes cluster, or this machine, where there is nothing to bring.
+
+`make_target` is the one place that asks which of them it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, Protocol
+
+from django.conf import settings
+
+from portal.cluster import names, render
+from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, connect
+from portal.cluster.apply import Change, Key, NotOurs, Problem, bring, differs, explain_refusal, key_of
+from portal.cluster.spec import CustomerSpec, Installation, TunnelSpec, read_installation
+from portal.models import Source
+
+Objects = Mapping[Key, Manifest]
+
+# From so many tunnels on, a list of the whole cluster is cheaper than one in each namespace.
+WHOLE_FROM: Final = 10
+
+
+class Target(Protocol):
+    """What the reconciler asks of the place. Calls raise `Unreachable` where it does not answer."""
+
+    in_place: str  # the sentence of the condition when all is as desired
+
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
+        """Return the objects of ours for these tunnels, or all of them."""
+        ...
+
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+        """Bring the objects of one tunnel to what is desired, and prune."""
+        ...
+
+    def bring_customer(self, customer: CustomerSpec) -> Change:
+        """Bring a customer's namespace, and what it holds for the customer as a whole, to what is desired."""
+        ...
+
+    def bring_policy(self, restricted: Sequence[int]) -> Change:
+        """Open the gateways' listen ports to the cluster, but for those that a tunnel restricts."""
+        ...
+
+    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        """Write the status of the tunnel's resource; return whether that took a write."""
+        ...
+
+    def remove_tunnel(self, customer: str, tunnel: str) -> Change:
+        """Delete everything of a tunnel that has no row any more."""
+        ...
+
+    def remove_customer(self, customer: str) -> Change:
+        """Delete what was a customer's as a whole; its namespace too, if we made it."""
+        ...
+
+
+class LocalTarget:
+    """A machine without a cluster: gateways listen on its own addresses, and nothing else is needed."""
+
+    in_place = "Gateways listen on this machine."
+
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
+        return {}
+
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+        return Change()
+
+    def bring_customer(self, customer: CustomerSpec) -> Change:
+        return Change()
+
+    def bring_policy(self, restricted: Sequence[int]) -> Change:
+        return Change()
+
+    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        return False
+
+    def remove_tunnel(self, customer: str, tunnel: str) -> Change:
+        return Change()
+
+    def remove_customer(self, customer: str) -> Change:
+        return Change()
+
+
+class KubernetesTarget:
+    """One cluster."""
+
+    in_place = "Services and endpoints are in place."
+
+    def __init__(self, api: KubernetesApi, installation: Installation, listen_ports: range) -> None:
+        self.api = api
+        self.installation = installation
+        self._listen_ports = listen_ports
+
+    # -- tunnels ------------------------------------------------------------------------------------------------------
+
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
+        if tunnels is None or len(tunnels) >= WHOLE_FROM or self.installation.scope:
+            places: set[tuple[str, str]] = {(self.installation.scope, "")}
+        else:
+            places = {(tunnel.customer, tunnel.name) for tunnel in tunnels}
+        found: dict[Key, Manifest] = {}
+        for namespace, tunnel in sorted(places):
+            found |= self._list_kinds(("Service", "EndpointSlice"), namespace, tunnel)
+            found |= self._list_resources(namespace)
+        if self.installation.network_policies:
+            only = tunnels[0].name if tunnels is not None and len(tunnels) == 1 else ""
+            found |= self._list_kinds(("NetworkPolicy",), self.installation.namespace, only)
+        return found
+
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+        scope = self.installation.scope
+        if scope and tunnel.customer != scope:
+            return Change(problems=[Problem("OutsideScope", f"This installation serves the namespace {scope} alone.")])
+        desired = self.render(tunnel, live)
+        change = bring(self.api, desired, live, self._owned(tunnel, live))
+        if tunnel.access and not self.installation.network_policies:
+            change.problems.append(
+                Problem(
+                    "AccessNotEnforced",
+                    "The tunnel restricts who may connect, and this installation keeps no NetworkPolicies. Set "
+                    "networkPolicy.enabled in the chart's values, or remove the restriction.",
+                )
+            )
+        return change
+
+    def render(self, tunnel: TunnelSpec, live: Objects) -> list[Manifest]:
+        """Return what is desired for a tunnel; where the cluster knows no Tunnel resources, without its mirror."""
+        desired = render.render_tunnel(self.installation, tunnel)
+        has_resources = ("Tunnel", "", "") in live
+        return [manifest for manifest in desired if manifest["kind"] != "Tunnel" or has_resources]
+
+    def is_as_desired(self, tunnel: TunnelSpec, live: Objects) -> bool:
+        """Say whether there is nothing to write for a tunnel."""
+        desired = self.render(tunnel, live)
+        keys = {key_of(manifest) for manifest in desired}
+        return all(
+            key_of(manifest) in live and not differs(manifest, live[key_of(manifest)]) for manifest in desired
+        ) and all(key_of(manifest) in keys for manifest in self._owned(tunnel, live))
+
+    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        key = _resource_key(tunnel)
+        # A mirror that was made just now is not among what was observed before.
+        resource = live.get(key) or (self.api.get(*key) if (key[0], "", "") in live else None)
+        if resource is None or not _status_differs(tunnel, resource, conditions):
+            return False
+        try:
+            self.api.merge_status(*key, make_status(tunnel, resource, conditions))
+        except ApiRefused as refused:
+            if refused.status == 404:  # deleted meanwhile
+                return False
+            raise
+        return True
+
+    def has_other_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        """Say whether the status of the tunnel's resource is not what is known of it."""
+        resource = live.get(_resource_key(tunnel))
+        return resource is not None and _status_differs(tunnel, resource, conditions)
+
+    # -- customers and the installation -------------------------------------------------------------------------------
+
+    def bring_customer(self, customer: CustomerSpec) -> Change:
+        change = Change()
+        if self.installation.scope:
+            if customer.name != self.installation.scope:
+                message = f"This installation serves the namespace {self.installation.scope} alone."
+                return Change(problems=[Problem("OutsideScope", message)])
+        else:
+            problem = self._bring_namespace(customer, change)
+            if problem is not None:
+                change.problems.append(problem)
+                return change
+        found = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer.name)
+        live = {key: found[key] for key in found if names.TUNNEL not in (found[key]["metadata"].get("labels") or {})}
+        own = [manifest for key, manifest in live.items() if key[2] == names.CUSTOMER_OBJECT]
+        done = bring(self.api, render.render_customer(self.installation, customer), live, own)
+        return Change(change.written + done.written, change.problems + done.problems)
+
+    def _bring_namespace(self, customer: CustomerSpec, change: Change) -> Problem | None:
+        """Make the namespace of a customer, or adopt the one that is there."""
+        name = customer.name
+        desired = render.make_namespace(self.installation, name, is_new=False)
+        try:
+            live = self.api.get("Namespace", "", name)
+            if live is None:
+                if customer.source == Source.RESOURCE:
+                    message = f"The namespace {name} is gone, and its Tunnel resources with it."
+                    return Problem("NamespaceMissing", message)
+                self.api.create(render.make_namespace(self.installation, name, is_new=True))
+                change.written += 1
+                return None
+            if live["metadata"].get("deletionTimestamp"):
+                return Problem("NamespaceTerminating", f"The namespace {name} is being deleted; it is made anew then.")
+            holder = (live["metadata"].get("labels") or {}).get(names.INSTALLATION, self.installation.name)
+            if holder != self.installation.name:
+                return Problem(
+                    "NameTaken",
+                    f"The namespace {name} belongs to the installation {holder} of Moorline. Give the customer another "
+                    f"name, or remove the label {names.INSTALLATION} from the namespace.",
+                )
+            if differs(desired, live):
+                self.api.apply(desired)
+                change.written += 1
+        except ApiRefused as refused:
+            return explain_refusal(refused, desired)
+        return None
+
+    def bring_policy(self, restricted: Sequence[int]) -> Change:
+        if not self.installation.network_policies:
+            return Change()
+        desired = render.make_tunnels_policy(self.installation, self._listen_ports, restricted)
+        live = self.api.get(*key_of(desired))
+        try:
+            return bring(self.api, [desired], {} if live is None else {key_of(desired): live})
+        except NotOurs as error:
+            return Change(problems=[Problem("NameTaken", str(error))])
+
+    # -- what has no row any more -------------------------------------------------------------------------------------
+
+    def remove_tunnel(self, customer: str, tunnel: str) -> Change:
+        live = self._list_kinds(("Service", "EndpointSlice"), customer, tunnel)
+        live |= self._list_kinds(("Tunnel",), customer, tunnel) if self._has_resources() else {}
+        if self.installation.network_policies:
+            policies = self._list_kinds(("NetworkPolicy",), self.installation.namespace, tunnel)
+            live |= {
+                key: policy
+                for key, policy in policies.items()
+                if policy["metadata"]["labels"].get(names.CUSTOMER) == customer
+            }
+        secret = self.api.get("Secret", customer, tunnel)
+        owned = names.labels_of(self.installation.name, customer, tunnel)
+        if secret is not None and not differs(owned, secret["metadata"].get("labels") or {}):
+            live[("Secret", customer, tunnel)] = {"apiVersion": "v1", "kind": "Secret", **secret}
+        return bring(self.api, [], live, live.values())
+
+    def remove_customer(self, customer: str) -> Change:
+        namespace = self.api.get("Namespace", "", customer) if not self.installation.scope else None
+        annotations = (namespace or {}).get("metadata", {}).get("annotations") or {}
+        if namespace is not None and annotations.get(names.CREATED_BY) == self.installation.name:
+            return bring(self.api, [], {}, [{"apiVersion": "v1", "kind": "Namespace", **namespace}])
+        live = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer)
+        change = bring(self.api, [], live, live.values())
+        labels = (namespace or {}).get("metadata", {}).get("labels") or {}
+        if labels.get(names.INSTALLATION) == self.installation.name:
+            # Nothing desired any more lets go of the labels that are ours alone.
+            self.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": customer}})
+            change.written += 1
+        return change
+
+    def list_owned(self) -> Objects:
+        """Return every object of ours, the namespaces of customers among them."""
+        scope = self.installation.scope
+        live = dict(self.observe(None)) | self._list_kinds(("NetworkPolicy", "ResourceQuota"), scope)
+        return live if scope else live | self._list_kinds(("Namespace",), "")
+
+    def has_customer_drifted(self, customer: CustomerSpec, live: Objects) -> bool:
+        """Say whether there is something to write for a customer as a whole."""
+        desired = render.render_customer(self.installation, customer)
+        if not self.installation.scope:
+            desired.append(render.make_namespace(self.installation, customer.name, is_new=False))
+        elif customer.name != self.installation.scope:
+            return False
+        keys = {key_of(manifest) for manifest in desired}
+        extra = {(kind, customer.name, names.CUSTOMER_OBJECT) for kind in ("NetworkPolicy", "ResourceQuota")} - keys
+        return any(differs(manifest, live.get(key_of(manifest))) for manifest in desired) or any(
+            key in live for key in extra
+        )
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _list_kinds(self, kinds: Sequence[str], namespace: str, tunnel: str = "") -> dict[Key, Manifest]:
+        selector = f"{names.INSTALLATION}={self.installation.name}"
+        if tunnel:
+            selector += f",{names.TUNNEL}={tunnel}"
+        found = [one for kind in kinds for one in self.api.list(kind, namespace, selector)]
+        return {key_of(manifest): manifest for manifest in found}
+
+    def _list_resources(self, namespace: str) -> dict[Key, Manifest]:
+        """Return the Tunnel resources, ours or not: their status is ours to write.
+
+        The empty key says that the cluster knows such resources at all.
+        """
+        found: dict[Key, Manifest] = {}
+        for kind in ("Tunnel", *(["InletsTunnel"] if settings.MOORLINE_INLETS_COMPATIBLE else [])):
+            try:
+                resources = self.api.list(kind, namespace)
+            except ApiRefused as refused:
+                if refused.status != 404:
+                    raise
+                continue
+            found[(kind, "", "")] = {}
+            found |= {(kind, one["metadata"]["namespace"], one["metadata"]["name"]): one for one in resources}
+        return found
+
+    def _has_resources(self) -> bool:
+        return ("Tunnel", "", "") in self._list_resources(self.installation.scope or self.installation.namespace)
+
+    def _owned(self, tunnel: TunnelSpec, live: Objects) -> list[Manifest]:
+        """Return the objects whose labels say that they are this tunnel's."""
+        labels = names.labels_of(self.installation.name, tunnel.customer, tunnel.name)
+        return [
+            manifest
+            for manifest in live.values()
+            if manifest and not differs(labels, manifest["metadata"].get("labels") or {})
+        ]
+
+
+def _resource_key(tunnel: TunnelSpec) -> Key:
+    kind = "InletsTunnel" if tunnel.resource_group.startswith("uplink.inlets.") else "Tunnel"
+    return kind, tunnel.customer, tunnel.name
+
+
+def _status_differs(tunnel: TunnelSpec, resource: Manifest, conditions: Sequence[Mapping[str, Any]]) -> bool:
+    return differs(make_status(tunnel, resource, conditions), resource.get("status") or {})
+
+
+def make_status(tunnel: TunnelSpec, resource: Manifest, conditions: Sequence[Mapping[str, Any]]) -> Manifest:
+    """Return the status of a Tunnel resource."""
+    generation = resource["metadata"].get("generation", 0)
+    status: Manifest = {
+        "sessions": tunnel.sessions,
+        "conditions": [{**condition, "observedGeneration": generation} for condition in conditions],
+    }
+    if is_taken(tunnel, resource):
+        status["observedGeneration"] = generation
+    return status
+
+
+def is_taken(tunnel: TunnelSpec, resource: Manifest) -> bool:
+    """Say whether what a resource asks for is what its row says."""
+    spec = resource.get("spec") or {}
+    wanted = render.make_resource_spec(tunnel)
+    return not any(differs(wanted[key], spec.get(key)) for key in ("tcpPorts", "upstreamDomains", "access"))
+
+
+@cache
+def make_target() -> Target:
+    """Return the target that MOORLINE_TARGET names.
+
+    Raises:
+        ClusterNotConfigured: there is no way to the cluster.
+    """
+    if settings.MOORLINE_TARGET == "local":
+        return LocalTarget()
+    ports = settings.MOORLINE_LISTEN_PORTS or range(1024, 65536)
+    return KubernetesTarget(connect(), read_installation(), ports)
