@@ -57,6 +57,37 @@ test: $(STAMP)  ## Run the default test tier (ARGS='tests/protocol -x')
 test-wide: $(STAMP)  ## Run the tests that need nginx, HAProxy and other programs, or minutes
 	$(BIN)/python -m pytest -m wide $(ARGS)
 
+# Kubernetes is built from source at first use. Its programs stay in ~/.cache/moorline-cluster; KUBEBUILDER_ASSETS names others.
+NODE := tests/cluster/node
+
+.PHONY: test-api
+test-api: $(STAMP)  ## Run the tests that need a Kubernetes API server; the first run builds it, for 10 minutes
+	@test -n "$$KUBEBUILDER_ASSETS$$MOORLINE_TEST_KUBECONFIG" || $(NODE)/build
+	$(BIN)/python -m pytest -m api $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: $(STAMP)  ## Run the tests in a whole Kubernetes node, as root; the first run builds it, for 20 minutes
+	@if test -n "$$MOORLINE_TEST_KUBECONFIG"; then exec $(BIN)/python -m pytest -m cluster $(ARGS); fi; \
+	    exec $(NODE)/with $(BIN)/python -m pytest -m cluster $(ARGS)
+
+.PHONY: node-up
+node-up:  ## Start a Kubernetes node with Moorline's images and keep it
+	@$(NODE)/build all
+	@$(NODE)/images
+	@$(NODE)/up
+
+.PHONY: node-shell
+node-shell:  ## Open a shell in that node, with kubectl and helm
+	@exec $(NODE)/in bash
+
+.PHONY: node-down
+node-down:  ## End that node
+	@$(NODE)/down
+
+.PHONY: images
+images:  ## Build both images of the Dockerfile without a container engine, as root
+	@$(NODE)/images moorline moorline-client
+
 .PHONY: bench
 bench: $(STAMP)  ## Compare direct, two HAProxy in a row and Moorline (BENCH_SECONDS=5 a run)
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -72,6 +103,10 @@ lint: $(STAMP)  ## Check style, formatting, types and the direction of imports
 format: $(STAMP)  ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+.PHONY: chart-readme
+chart-readme: $(STAMP)  ## Write chart/README.md again from the comments in chart/values.yaml
+	$(BIN)/python -m tests.chart.readme
 
 # No addresses and no paths of one machine get into the pinned files. `make requirements ARGS=--upgrade` raises the pins.
 COMPILE = CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe \
