@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -76,11 +77,22 @@ def publish_sessions_on_commit(tunnel_ids: Iterable[int]) -> None:
     transaction.on_commit(lambda: _publish(SESSIONS_CHANNEL, ids))
 
 
-async def watch_tunnels() -> AsyncGenerator[str, None]:
-    """Yield the id of each tunnel that changes, for ever.
+@dataclass(frozen=True)
+class Change:
+    """What was told of: a tunnel that changed, or only that its sessions did.
+
+    Without a tunnel anything may have changed: the subscription is new, and what was said before it was missed.
+    """
+
+    tunnel_id: str
+    sessions_only: bool = False
+
+
+async def watch_changes() -> AsyncGenerator[Change, None]:
+    """Yield each change of a tunnel or of its sessions, for ever.
 
     A connection that fails or falls silent is made again, after a delay that grows to 5 seconds. Notices sent in
-    between are lost. Cancelling the task, or closing the iterator, closes the connection.
+    between are lost; the new subscription says so. Cancelling the task, or closing the iterator, closes the connection.
     """
     delay = WATCH_FIRST_DELAY_SECONDS
     while True:
@@ -89,7 +101,9 @@ async def watch_tunnels() -> AsyncGenerator[str, None]:
                 async for message in messages:
                     delay = WATCH_FIRST_DELAY_SECONDS
                     if message["type"] == "message":
-                        yield message["data"]
+                        yield Change(message["data"], sessions_only=message["channel"] == SESSIONS_CHANNEL)
+                    elif message["type"] == "subscribe" and message["channel"] == SESSIONS_CHANNEL:
+                        yield Change("")
         except (RedisError, OSError) as error:
             log.warning("Lost the notices of changed tunnels (%s); trying again in %.1f s.", _one_line(error), delay)
         await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
@@ -106,7 +120,7 @@ async def _subscribe() -> AsyncGenerator[dict[str, Any], None]:
         retry=AsyncRetry(NoBackoff(), 0),
     )
     async with client, client.pubsub() as subscription:
-        await subscription.subscribe(CHANNEL)
+        await subscription.subscribe(CHANNEL, SESSIONS_CHANNEL)
         asked = True
         while True:
             wait = WATCH_REPLY_SECONDS if asked else WATCH_IDLE_SECONDS

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from enum import Enum
 from typing import Any
 
@@ -20,13 +22,25 @@ from django.urls import URLPattern, re_path
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.config.settings")
 _django: Any = get_asgi_application()  # before anything that imports models
 
-from portal import authorization, notices  # noqa: E402
-from portal.services import sessions  # noqa: E402
+from portal import authorization, notices, queries  # noqa: E402
+from portal.services import gateways, sessions  # noqa: E402
 from tunnels.gateway.addresses import parse_networks  # noqa: E402
 from tunnels.gateway.admission import Door, respond_plainly  # noqa: E402
-from tunnels.gateway.directory import Grant, Refused, SessionReport, Usage  # noqa: E402
-from tunnels.gateway.gateway import Gateway, GatewayOptions  # noqa: E402
+from tunnels.gateway.directory import (  # noqa: E402
+    GatewayReport,
+    Grant,
+    Notice,
+    Refused,
+    Route,
+    SessionReport,
+    Usage,
+)
+from tunnels.gateway.gateway import Gateway  # noqa: E402
+from tunnels.gateway.ledger import describe  # noqa: E402
+from tunnels.gateway.options import GatewayOptions  # noqa: E402
 from tunnels.protocol import ErrorCode  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 Asgi = Callable[..., Awaitable[Any]]
 
@@ -58,8 +72,15 @@ class PortalDirectory:
     async def renew(self, grant: Grant) -> Grant:
         return await self._decide(authorization.renew, grant)
 
-    async def gateway_started(self, gateway: str) -> None:
-        await self._run(sessions.close_gateway_sessions, gateway=gateway)
+    async def gateway_started(self, report: GatewayReport) -> None:
+        await self._run(sessions.close_gateway_sessions, gateway=report.name)
+        await self._run(gateways.register_gateway, **_describe_gateway(report))
+
+    async def gateway_draining(self, gateway: str) -> None:
+        await self._run(gateways.drain_gateway, name=gateway)
+
+    async def gateway_stopped(self, gateway: str) -> None:
+        await self._run(gateways.remove_gateway, name=gateway)
 
     async def session_opened(self, report: SessionReport) -> None:
         await self._run(
@@ -79,12 +100,20 @@ class PortalDirectory:
         carried = (usage.bytes_received, usage.bytes_sent)
         await self._run(sessions.close_session, session_id=session_id, code=code, reason=reason, carried=carried)
 
-    async def heartbeat(self, gateway: str, live: Mapping[str, Usage]) -> None:
+    async def heartbeat(self, report: GatewayReport, live: Mapping[str, Usage]) -> None:
         carried = {session_id: (usage.bytes_received, usage.bytes_sent) for session_id, usage in live.items()}
-        await self._run(sessions.heartbeat_sessions, gateway=gateway, carried=carried)
+        await self._run(gateways.heartbeat_gateway, **_describe_gateway(report), draining=report.draining)
+        await self._run(sessions.heartbeat_sessions, gateway=report.name, carried=carried)
 
-    def changes(self) -> AsyncGenerator[str, None]:
-        return notices.watch_tunnels()
+    async def routes(self, tunnel_ids: Collection[str] | None) -> Sequence[Route]:
+        ids = None if tunnel_ids is None else [int(tunnel_id) for tunnel_id in tunnel_ids if tunnel_id.isdecimal()]
+        routes: list[Route] = await self._run(queries.find_routes, ids)
+        return routes
+
+    async def changes(self) -> AsyncGenerator[Notice, None]:
+        async with aclosing(notices.watch_changes()) as changes:
+            async for change in changes:
+                yield Notice(change.tunnel_id, sessions_only=change.sessions_only)
 
     async def _decide(self, question: Callable[..., authorization.Grant], *args: Any, **kwargs: Any) -> Grant:
         try:
@@ -99,20 +128,43 @@ class PortalDirectory:
         return await call(*args, **kwargs)
 
 
+def _describe_gateway(report: GatewayReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "address": report.address,
+        "hop_port": report.hop_port,
+        "version": report.version,
+        "customers": list(report.customers),
+    }
+
+
 class Health:
-    """``/healthz`` and ``/readyz``: the portal's answers, and "draining" once this process stops."""
+    """``/healthz`` and ``/readyz``: the portal's answers, but 503 until the gateway has begun and once it stops."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Asgi, send: Asgi) -> None:
-        if self._gateway.draining and scope["path"] == "/readyz":
-            body = b'{"status": "draining"}'
+        state = await self._state() if scope["path"] == "/readyz" else "ready"
+        if state != "ready":
+            body = b'{"status": "%b"}' % state.encode()
             headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 503, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
             await _django(scope, receive, send)
+
+    async def _state(self) -> str:
+        if self._gateway.draining:
+            return "draining"
+        if not self._gateway.ready:
+            # On a server that says nothing of its start this may be the first that anybody hears of the gateway.
+            try:
+                await self._gateway.start()
+            except Exception as error:
+                logger.error("the gateway could not start: %s", describe(error))
+                return "starting"
+        return "ready"
 
 
 async def answer_not_found(scope: MutableMapping[str, Any], receive: Asgi, send: Asgi) -> None:
@@ -170,6 +222,11 @@ def make_gateway() -> Gateway:
         name=settings.MOORLINE_GATEWAY_NAME,
         listen_host=settings.MOORLINE_LISTEN_HOST,
         trusted_proxies=parse_networks(settings.MOORLINE_TRUSTED_PROXIES),
+        customers=tuple(settings.MOORLINE_GATEWAY_CUSTOMERS),
+        address=settings.MOORLINE_GATEWAY_ADDRESS,
+        hop_port=settings.MOORLINE_HOP_PORT,
+        hop_secret=settings.MOORLINE_HOP_SECRET,
+        linger=settings.MOORLINE_LISTENER_LINGER,
     )
     return Gateway(PortalDirectory(), options)
 

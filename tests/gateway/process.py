@@ -15,7 +15,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ from django.urls import re_path
 
 from tunnels.endpoint import Timing
 from tunnels.gateway.addresses import parse_networks
-from tunnels.gateway.directory import Refused, SessionReport, Usage
-from tunnels.gateway.gateway import Gateway, GatewayOptions
+from tunnels.gateway.directory import GatewayReport, Notice, Refused, Route, SessionReport, Usage
+from tunnels.gateway.gateway import Gateway
+from tunnels.gateway.options import GatewayOptions
 from tunnels.protocol import Target
 
 kind = sys.argv[1]
@@ -54,7 +55,7 @@ class MemoryDirectory:
         self.tunnels = {(t["customer"], t["tunnel"]): t for t in tunnels}
         self.revoked: set[str] = set()
         self.broken = False
-        self.changed: asyncio.Queue[str] = asyncio.Queue()
+        self.changed: asyncio.Queue[Notice] = asyncio.Queue()
 
     async def authorize(self, customer: str, tunnel: str, token: str, address: str) -> MemoryGrant:
         if self.broken:
@@ -89,8 +90,14 @@ class MemoryDirectory:
             raise Refused(403, "This token was revoked.")
         return self.grant(self.tunnels[grant.customer, grant.tunnel], grant.token_id)
 
-    async def gateway_started(self, gateway: str) -> None:
-        say(event="started", gateway=gateway)
+    async def gateway_started(self, report: GatewayReport) -> None:
+        say(event="started", gateway=report.name)
+
+    async def gateway_draining(self, gateway: str) -> None:
+        say(event="draining", gateway=gateway)
+
+    async def gateway_stopped(self, gateway: str) -> None:
+        say(event="gone", gateway=gateway)
 
     async def session_opened(self, report: SessionReport) -> None:
         say(
@@ -106,10 +113,13 @@ class MemoryDirectory:
         carried = [usage.bytes_received, usage.bytes_sent]
         say(event="closed", session=session_id, code=code, reason=reason, carried=carried)
 
-    async def heartbeat(self, gateway: str, sessions: Mapping[str, Usage]) -> None:
+    async def heartbeat(self, report: GatewayReport, sessions: Mapping[str, Usage]) -> None:
         pass
 
-    async def changes(self) -> AsyncGenerator[str, None]:
+    async def routes(self, tunnel_ids: Collection[str] | None) -> list[Route]:
+        raise AssertionError("a gateway without others asked who they are")
+
+    async def changes(self) -> AsyncGenerator[Notice, None]:
         while True:
             yield await self.changed.get()
 
@@ -133,13 +143,13 @@ class Commands:
     def revoke(self, token: str) -> None:
         self.directory.revoked.add(token)
         for tunnel in self.directory.tunnels.values():
-            self.directory.changed.put_nowait(f"{tunnel['customer']}/{tunnel['tunnel']}")
+            self.directory.changed.put_nowait(Notice(f"{tunnel['customer']}/{tunnel['tunnel']}"))
 
     def change(self, tunnel: str, tcp_ports: list[int]) -> None:
         row = self.directory.tunnels[tuple(tunnel.split("/"))]
         row["tcp_ports"] = tcp_ports
         row["revision"] = row.get("revision", 1) + 1
-        self.directory.changed.put_nowait(tunnel)
+        self.directory.changed.put_nowait(Notice(tunnel))
 
     def break_directory(self, broken: bool) -> None:
         self.directory.broken = broken
@@ -158,7 +168,7 @@ class Commands:
                 "sessions": len(live.sessions),
                 "streams": live.streams,
                 "held": sum(len(s.endpoint.session.streams) for s in live.sessions if s.endpoint.transport),
-                "ports": {port: live.listening_on(Target(port)) for port in live.grant.tcp_ports},
+                "ports": {port: live.listening_on(Target(port)) for port in live.layout.tcp_ports},
                 "http": live.listening_on(Target(8000, "*")),
             }
             for live in self.gateway.registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest_asyncio
 
 from tunnels.endpoint import Endpoint
 from tunnels.gateway import gateway as gateway_module
-from tunnels.gateway.directory import Refused, SessionReport, Usage
-from tunnels.gateway.gateway import Gateway, GatewayOptions
+from tunnels.gateway.directory import GatewayReport, Notice, Refused, Route, SessionReport, Usage
+from tunnels.gateway.gateway import Gateway
+from tunnels.gateway.options import GatewayOptions
 from tunnels.gateway.throttle import KnownTokens, Throttle
 from tunnels.protocol import SUBPROTOCOL, ErrorCode, Exposure, Hello, Role, Session, Target
 from tunnels.protocol import frames as f
@@ -55,7 +56,7 @@ class TestDirectory:
         self.asked = 0
         self.at_once = 0
         self.most_at_once = 0
-        self.notices: asyncio.Queue[str | Exception] = asyncio.Queue()
+        self.notices: asyncio.Queue[Notice | Exception] = asyncio.Queue()
         self.heartbeats = 0
 
     async def authorize(self, customer: str, tunnel: str, token: str, address: str) -> TestGrant:
@@ -80,18 +81,25 @@ class TestDirectory:
             raise Refused(403, "This token was revoked.")
         return answer
 
-    async def gateway_started(self, gateway: str) -> None: ...
+    async def gateway_started(self, report: GatewayReport) -> None: ...
+
+    async def gateway_draining(self, gateway: str) -> None: ...
+
+    async def gateway_stopped(self, gateway: str) -> None: ...
 
     async def session_opened(self, report: SessionReport) -> None: ...
 
     async def session_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None: ...
 
-    async def heartbeat(self, gateway: str, sessions: Mapping[str, Usage]) -> None:
+    async def heartbeat(self, report: GatewayReport, sessions: Mapping[str, Usage]) -> None:
         self.heartbeats += 1
         if self.heartbeats == 1:
             raise RuntimeError("the database is down")
 
-    async def changes(self) -> AsyncGenerator[str, None]:
+    async def routes(self, tunnel_ids: Collection[str] | None) -> list[Route]:
+        raise AssertionError("a gateway without others asked who they are")
+
+    async def changes(self) -> AsyncGenerator[Notice, None]:
         while True:
             notice = await self.notices.get()
             if isinstance(notice, Exception):
@@ -191,7 +199,7 @@ class Site:
 
     def change(self, **facts: Any) -> None:
         self.directory.grant = replace(self.directory.grant, revision=self.directory.grant.revision + 1, **facts)
-        self.directory.notices.put_nowait("1")
+        self.directory.notices.put_nowait(Notice("1"))
 
 
 @pytest_asyncio.fixture
@@ -291,7 +299,7 @@ async def test_renewals_of_a_tunnel_do_not_overtake_each_other(site: Site) -> No
     peer = await site.open()
     slow = asyncio.Event()
     site.directory.gates = [slow]
-    site.directory.notices.put_nowait("1")
+    site.directory.notices.put_nowait(Notice("1"))
     await until(lambda: site.directory.at_once, "the first renewal")
     site.change(tcp_ports={2: 0})
     await until(lambda: site.gateway._notices == 2, "the second notice")
@@ -308,7 +316,7 @@ async def test_an_older_grant_changes_nothing(site: Site) -> None:
     assert live is not None
     live.apply(TestGrant(tcp_ports={2: 0}, revision=2))
     live.apply(TestGrant(tcp_ports={1: 0}, revision=1))
-    assert live.grant.revision == 2
+    assert live.layout.revision == 2
     assert (live.listening_on(Target(1)), live.listening_on(Target(2)) is not None) == (None, True)
 
 
@@ -318,7 +326,7 @@ async def test_a_token_revoked_during_the_upgrade_does_not_get_in(site: Site) ->
     connecting = asyncio.create_task(site.connect(peer))
     await until(lambda: site.gateway.registry.get("1"), "the admission")
     site.directory.revoked = True
-    site.directory.notices.put_nowait("1")
+    site.directory.notices.put_nowait(Notice("1"))
     await until(lambda: site.gateway._notices and not site.gateway._renewing, "the renewal that finds no session")
     peer.accepting.set()
     await connecting
@@ -369,7 +377,7 @@ async def test_one_failure_ends_no_task(
     monkeypatch.undo()
     site.change(tcp_ports={2: 0})
     await until(lambda: site.listening_on(Target(2)), "the change")
-    site.directory.notices.put_nowait("1")
+    site.directory.notices.put_nowait(Notice("1"))
     await until(lambda: site.gateway._notices == 2, "the notice after the failure")
     await until(lambda: site.directory.heartbeats > 1, "the heartbeat after the failure")
     assert "the portal's notices of changes failed; listening again: UnicodeDecodeError" in caplog.text

