@@ -18,6 +18,8 @@ LABEL_VALUE = re.compile(rf"({_NAME})?")
 QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 RESOURCE = re.compile(r"[a-z0-9]([-a-z0-9./]{0,251}[a-z0-9])?")
 
+# Not "invalid": where a code is one of JSONField's own, Django puts that one's message in place of ours.
+MALFORMED = "malformed"
 EXAMPLE = '[{"namespaceSelector": {"matchLabels": {"team": "billing"}}}]'
 
 
@@ -28,21 +30,21 @@ def validate_access(peers: Any) -> None:
         ValidationError: with a message that says what to do.
     """
     if not isinstance(peers, list):
-        raise ValidationError(f"Write a list of peers, such as {EXAMPLE}.", code="invalid")
+        raise ValidationError(f"Write a list of peers, such as {EXAMPLE}.", code=MALFORMED)
     if len(peers) > MOST_PEERS:
         raise ValidationError(f"List {MOST_PEERS} peers at most.", code="too_many")
     for place, peer in enumerate(peers, 1):
         if not isinstance(peer, dict) or not peer or set(peer) - set(SELECTORS):
             raise ValidationError(
                 f"Peer {place} is not understood. Give it a namespaceSelector, a podSelector or both, as in {EXAMPLE}.",
-                code="invalid",
+                code=MALFORMED,
             )
         for name, selector in peer.items():
             if not _is_selector(selector):
                 raise ValidationError(
                     f"The {name} of peer {place} is no label selector. Write matchLabels or matchExpressions, "
                     f"as in {EXAMPLE}.",
-                    code="invalid",
+                    code=MALFORMED,
                 )
 
 
@@ -53,13 +55,13 @@ def validate_quota(quota: Any) -> None:
         ValidationError: with a message that says what to do.
     """
     if not isinstance(quota, dict) or len(quota) > MOST_TERMS:
-        raise ValidationError('Write names with quantities, such as {"count/services": "50"}.', code="invalid")
+        raise ValidationError('Write names with quantities, such as {"count/services": "50"}.', code=MALFORMED)
     for name, amount in quota.items():
         if not (RESOURCE.fullmatch(str(name)) and isinstance(amount, str) and QUANTITY.fullmatch(amount)):
             raise ValidationError(
                 f"“{str(name)[:80]}” is not understood. Write a resource and its quantity as text, such as "
                 '"count/services": "50".',
-                code="invalid",
+                code=MALFORMED,
             )
 
 
