@@ -7,13 +7,13 @@
 {{- define "moorline.rules.worker" -}}
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, create, patch, delete]
+  verbs: [list, create, patch, delete]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [get, list, create, patch, delete]
+  verbs: [list, create, patch, delete]
 - apiGroups: [""]
   resources: [resourcequotas]
-  verbs: [get, list, create, patch, delete]
+  verbs: [list, create, patch, delete]
 {{ include "moorline.rules.policies" . }}
 - apiGroups: [""]
   resources: [secrets]
@@ -35,7 +35,7 @@
 {{- define "moorline.rules.policies" -}}
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, create, patch, delete]
+  verbs: [list, create, patch, delete]
 {{- end -}}
 
 {{- define "moorline.rules.watch" -}}

@@ -99,14 +99,23 @@ class KubernetesApi:
                 return None
             raise
 
-    def list(self, kind: str, namespace: str = "", selector: str = "") -> list[Manifest]:
+    def find(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """Return an object as `get` does, with no other right than to list."""
+        found = self._list(kind, namespace, {"fieldSelector": f"metadata.name={name}"})
+        return found[0] if found else None
+
+    def list_all(self, kind: str, namespace: str = "", selector: str = "") -> list[Manifest]:
         """Return the objects of a namespace, or of all, that have these labels, page by page."""
-        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        return self._list(kind, namespace, {"labelSelector": selector} if selector else {})
+
+    def _list(self, kind: str, namespace: str, chosen: dict[str, str]) -> list[Manifest]:
+        query = {"limit": str(PAGE), **chosen}
         found: list[Manifest] = []
         while True:
             page = self._call("GET", KINDS[kind].path(namespace), query=query)
-            # The items of a list do not say what they are.
-            found += [{"kind": kind, **item} for item in page.get("items") or []]
+            # The items of a list do not say what they are; the list does.
+            whole = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
+            found += [{**whole, **item} for item in page.get("items") or []]
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return found

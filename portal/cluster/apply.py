@@ -123,7 +123,7 @@ def bring_one(api: KubernetesApi, desired: Manifest, live: Manifest | None) -> i
         except ApiRefused as refused:
             if refused.reason != "AlreadyExists":
                 raise
-            live = api.get(*key_of(desired))
+            live = api.find(*key_of(desired))
         if live is None or not is_ours(live, desired):
             kind, namespace, name = key_of(desired)
             raise NotOurs(

@@ -43,7 +43,7 @@ def find_drift(target: Target) -> Drift:
     target.bring_policy(read_restricted_ports())
     customers = _find_drifted_customers(target, live)
     work.touch_customers(customers)
-    return Drift(len(drifted), len(customers), _leave_orphans(specs, live))
+    return Drift(len(drifted), len(customers), _leave_orphans(target, specs, live))
 
 
 def check_secrets(target: Target) -> int:
@@ -94,12 +94,14 @@ def _find_drifted_customers(target: KubernetesTarget, live: Objects) -> list[int
     ]
 
 
-def _leave_orphans(specs: list[TunnelSpec], live: Objects) -> int:
-    """Leave work for each tunnel that has objects in the cluster and no row."""
+def _leave_orphans(target: KubernetesTarget, specs: list[TunnelSpec], live: Objects) -> int:
+    """Leave work for each tunnel that has objects of ours in the cluster and no row."""
     known = {(spec.customer, spec.name) for spec in specs}
     labels = [(one.get("metadata") or {}).get("labels") or {} for one in live.values()]
     found = {
-        (one[names.CUSTOMER], one[names.TUNNEL]) for one in labels if names.CUSTOMER in one and names.TUNNEL in one
+        (one[names.CUSTOMER], one[names.TUNNEL])
+        for one in labels
+        if one.get(names.INSTALLATION) == target.installation.name and {names.CUSTOMER, names.TUNNEL} <= one.keys()
     }
     for customer, tunnel in sorted(found - known):
         work.leave_over(customer_name=customer, tunnel_names=[tunnel])

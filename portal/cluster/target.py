@@ -13,7 +13,7 @@ from django.conf import settings
 
 from portal.cluster import names, render
 from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, connect
-from portal.cluster.apply import Change, Key, NotOurs, Problem, bring, differs, explain_refusal, key_of
+from portal.cluster.apply import Change, Key, Problem, bring, differs, explain_refusal, key_of
 from portal.cluster.spec import CustomerSpec, Installation, TunnelSpec, read_installation
 from portal.models import Source
 
@@ -211,11 +211,8 @@ class KubernetesTarget:
         if not self.installation.network_policies:
             return Change()
         desired = render.make_tunnels_policy(self.installation, self._listen_ports, restricted)
-        live = self.api.get(*key_of(desired))
-        try:
-            return bring(self.api, [desired], {} if live is None else {key_of(desired): live})
-        except NotOurs as error:
-            return Change(problems=[Problem("NameTaken", str(error))])
+        live = self.api.find(*key_of(desired))
+        return bring(self.api, [desired], {} if live is None else {key_of(desired): live})
 
     # -- what has no row any more -------------------------------------------------------------------------------------
 
@@ -232,14 +229,14 @@ class KubernetesTarget:
         secret = self.api.get("Secret", customer, tunnel)
         owned = names.labels_of(self.installation.name, customer, tunnel)
         if secret is not None and not differs(owned, secret["metadata"].get("labels") or {}):
-            live[("Secret", customer, tunnel)] = {"apiVersion": "v1", "kind": "Secret", **secret}
+            live[("Secret", customer, tunnel)] = secret
         return bring(self.api, [], live, live.values())
 
     def remove_customer(self, customer: str) -> Change:
         namespace = self.api.get("Namespace", "", customer) if not self.installation.scope else None
         annotations = (namespace or {}).get("metadata", {}).get("annotations") or {}
         if namespace is not None and annotations.get(names.CREATED_BY) == self.installation.name:
-            return bring(self.api, [], {}, [{"apiVersion": "v1", "kind": "Namespace", **namespace}])
+            return bring(self.api, [], {}, [namespace])
         live = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer)
         change = bring(self.api, [], live, live.values())
         labels = (namespace or {}).get("metadata", {}).get("labels") or {}
@@ -274,7 +271,7 @@ class KubernetesTarget:
         selector = f"{names.INSTALLATION}={self.installation.name}"
         if tunnel:
             selector += f",{names.TUNNEL}={tunnel}"
-        found = [one for kind in kinds for one in self.api.list(kind, namespace, selector)]
+        found = [one for kind in kinds for one in self.api.list_all(kind, namespace, selector)]
         return {key_of(manifest): manifest for manifest in found}
 
     def _list_resources(self, namespace: str) -> dict[Key, Manifest]:
@@ -285,7 +282,7 @@ class KubernetesTarget:
         found: dict[Key, Manifest] = {}
         for kind in ("Tunnel", *(["InletsTunnel"] if settings.MOORLINE_INLETS_COMPATIBLE else [])):
             try:
-                resources = self.api.list(kind, namespace)
+                resources = self.api.list_all(kind, namespace)
             except ApiRefused as refused:
                 if refused.status != 404:
                     raise

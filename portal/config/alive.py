@@ -27,7 +27,7 @@ def make_touch(path: str) -> Callable[[], None]:
 def make_worker_step(touch: Callable[[], None]) -> type[bootsteps.StartStopStep]:
     """Return a step of a worker's start that calls *touch* every ten seconds on the worker's own timer."""
 
-    class AliveStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    class AliveStep(bootsteps.StartStopStep):
         requires = {"celery.worker.components:Timer"}
 
         def start(self, worker: Any) -> None:
@@ -37,7 +37,7 @@ def make_worker_step(touch: Callable[[], None]) -> type[bootsteps.StartStopStep]
     return AliveStep
 
 
-class AliveScheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
+class AliveScheduler(PersistentScheduler):
     """Beat's scheduler, which shows at each turn that it is alive."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
