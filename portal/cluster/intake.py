@@ -150,7 +150,7 @@ class Intake:
         That one object is not found can also mean that the API server does not know of such objects yet.
         """
         try:
-            left = self._api.list(KINDS[row.resource_group], row.customer.name)
+            left = self._api.list_all(KINDS[row.resource_group], row.customer.name)
         except ApiRefused as refused:
             if refused.status == HTTP_NOT_FOUND:
                 return False
@@ -207,7 +207,7 @@ class Intake:
         listed = {}
         for group in self._groups:
             try:
-                listed[group] = self._api.list(KINDS[group], self._installation.scope)
+                listed[group] = self._api.list_all(KINDS[group], self._installation.scope)
             except ApiRefused as refused:
                 if refused.status != HTTP_NOT_FOUND:
                     raise
