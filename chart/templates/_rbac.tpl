@@ -6,13 +6,10 @@
 {{/* What the worker writes into customers' namespaces. Secrets it reads by name only. */}}
 {{- define "moorline.rules.worker" -}}
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, resourcequotas]
   verbs: [list, create, patch, delete]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
-  verbs: [list, create, patch, delete]
-- apiGroups: [""]
-  resources: [resourcequotas]
   verbs: [list, create, patch, delete]
 {{ include "moorline.rules.policies" . }}
 - apiGroups: [""]
@@ -44,10 +41,24 @@
   verbs: [get, list, watch]
 - apiGroups: {{ include "moorline.tunnelGroups" . }}
   resources: [tunnels/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create]
+{{- end -}}
+
+{{/* What is done with namespaces. Takes the verbs. */}}
+{{- define "moorline.rules.namespaces" -}}
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: {{ toJson . }}
+{{- end -}}
+
+{{/* How one of several that watch becomes the one that leads. */}}
+{{- define "moorline.rules.lease" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, create, patch]
 {{- end -}}
 
 {{/* A role and its binding. Takes root, account, name, namespace (none: for the whole cluster), and rules (a text). */}}

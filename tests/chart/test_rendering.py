@@ -1,4 +1,4 @@
-"""Whatever way it is installed, what the chart makes is valid: for the oldest Kubernetes that it takes and a new one."""
+"""Whatever way it is installed, what the chart makes is valid, in the oldest Kubernetes that it takes and a new one."""
 
 from __future__ import annotations
 
