@@ -145,6 +145,9 @@ def make_tunnels_policy(installation: Installation, listen_ports: range, restric
         listen_ports: those that gateways listen on for tunnels.
         restricted: those of tunnels that say who may connect.
     """
+    ports = [
+        {"port": first, "endPort": last, "protocol": "TCP"} for first, last in _open_ranges(listen_ports, restricted)
+    ]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -156,15 +159,8 @@ def make_tunnels_policy(installation: Installation, listen_ports: range, restric
         "spec": {
             "podSelector": {"matchLabels": dict(installation.gateway_labels)},
             "policyTypes": ["Ingress"],
-            "ingress": [
-                {
-                    "from": [EVERYWHERE],
-                    "ports": [
-                        {"port": first, "endPort": last, "protocol": "TCP"}
-                        for first, last in _open_ranges(listen_ports, restricted)
-                    ],
-                }
-            ],
+            # A rule without ports would open them all.
+            "ingress": [{"from": [EVERYWHERE], "ports": ports}] if ports else [],
         },
     }
 

@@ -69,7 +69,7 @@ def connect_client(tunnel: Tunnel, gateway: Gateway) -> Session:
     from django.utils import timezone
 
     from portal.services.tokens import mint_token
-    from tests.portal.conftest import STAFF
+    from tests.conftest import STAFF
 
     token = tunnel.tokens.first() or mint_token(tunnel=tunnel, name="client", actor=STAFF)[0]
     return open_session(

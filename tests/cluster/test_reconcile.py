@@ -19,7 +19,7 @@ from portal.models import Customer, CustomerStatus, Leftover, Tunnel, TunnelStat
 from portal.services import customers, gateways, sessions, tunnels, work
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.conftest import connect_client, start_gateway
-from tests.portal.conftest import STAFF
+from tests.conftest import STAFF
 
 pytestmark = [pytest.mark.api, pytest.mark.django_db]
 

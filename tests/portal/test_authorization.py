@@ -191,3 +191,19 @@ def test_few_queries_decide(prod: Tunnel, token: str, django_assert_num_queries)
         authorize(customer="acmeco", tunnel="prod", token=UNKNOWN_TOKEN)
     with django_assert_num_queries(0), pytest.raises(Refused):
         authorize(customer="acmeco", tunnel="prod", token="")
+
+
+def test_an_expired_tunnel_lets_nobody_in_and_ends_its_sessions(prod: Tunnel, token: str) -> None:
+    grant = authorize(customer="acmeco", tunnel="prod", token=token)
+    now = timezone.now()
+    update_tunnel(tunnel=prod, expires_at=now + timedelta(seconds=5), actor=STAFF)
+    assert authorize(customer="acmeco", tunnel="prod", token=token, now=now)
+    later = now + timedelta(seconds=6)
+    for ask in (
+        lambda: authorize(customer="acmeco", tunnel="prod", token=token, now=later),
+        lambda: renew(grant, now=later),
+    ):
+        with pytest.raises(Refused) as refusal:
+            ask()
+        assert (refusal.value.status, refusal.value.disabled) == (403, True)
+        assert "acmeco/prod expired at" in refusal.value.reason

@@ -309,3 +309,72 @@ def test_an_admin_is_created_once(db: None) -> None:
     again, is_new = staff.create_admin(username="bert", password="another horse battery", actor=STAFF)
     assert not is_new
     assert again.check_password("correct horse battery")
+
+
+PEER = {"namespaceSelector": {"matchLabels": {"team": "billing"}}}
+
+
+@pytest.mark.parametrize(
+    ("access", "said"),
+    [
+        ("everyone", "Write a list of peers"),
+        ([{}], "Peer 1 is not understood"),
+        ([PEER, {"ipBlock": {"cidr": "10.0.0.0/8"}}], "Peer 2 is not understood"),
+        ([{"podSelector": {"app": "x"}}], "The podSelector of peer 1 is no label selector"),
+        ([{"podSelector": {"matchLabels": {"a b": "x"}}}], "is no label selector"),
+        ([{"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}], "is no label selector"),
+        ([PEER] * 51, "List 50 peers at most"),
+    ],
+)
+def test_access_that_kubernetes_would_not_take_is_refused(prod: Tunnel, access: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        tunnels.update_tunnel(tunnel=prod, access=access, actor=STAFF)
+    assert said in messages(refusal)["access"][0]
+
+
+def test_who_may_connect_and_until_when_are_changes_like_others(prod: Tunnel) -> None:
+    expires_at = timezone.now() + timedelta(days=1)
+    expression = {"key": "a", "operator": "Exists"}
+    access = [PEER, {"podSelector": {"matchExpressions": [expression]}, "namespaceSelector": {}}]
+    changed = tunnels.update_tunnel(tunnel=prod, access=access, expires_at=expires_at, actor=STAFF)
+    assert (changed.generation, changed.access, changed.expires_at) == (2, access, expires_at)
+    assert tunnels.update_tunnel(tunnel=prod, actor=STAFF).expires_at == expires_at
+    assert tunnels.update_tunnel(tunnel=prod, expires_at=None, access=[], actor=STAFF).expires_at is None
+    assert Event.objects.first().details["access"] == {"from": access, "to": []}
+
+
+@pytest.mark.parametrize("quota", ["many", {"services": 5}, {"services": "lots"}, {"Services!": "5"}])
+def test_a_quota_that_kubernetes_would_not_take_is_refused(acmeco: Customer, quota: Any) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        customers.update_customer(customer=acmeco, resource_quota=quota, actor=STAFF)
+    assert "resource_quota" in messages(refusal)
+
+
+def test_what_a_resource_asks_for_is_changed_by_the_resource_alone(acmeco: Customer) -> None:
+    resource = tunnels.Resource("moorline.dev")
+    made = tunnels.create_tunnel(customer=acmeco, name="gitops", tcp_ports=[1], resource=resource, actor=STAFF)
+    for change in ({"tcp_ports": [2]}, {"access": [PEER]}, {"host_names": ["a"]}):
+        with pytest.raises(ValidationError, match="made by a Tunnel resource"):
+            tunnels.update_tunnel(tunnel=made, actor=STAFF, **change)
+    for delete in (
+        lambda: tunnels.delete_tunnel(tunnel=made, actor=STAFF),
+        lambda: customers.delete_customer(customer=acmeco, actor=STAFF),
+    ):
+        with pytest.raises(ValidationError, match="kubectl"):
+            delete()
+    tunnels.disable_tunnel(tunnel=made, actor=STAFF)
+    tunnels.update_tunnel(tunnel=made, max_sessions=2, actor=STAFF)
+    tunnels.update_tunnel(tunnel=made, tcp_ports=[2], resource=resource, actor=STAFF)
+    tunnels.delete_tunnel(tunnel=made, resource=resource, actor=STAFF)
+    assert not Tunnel.objects.filter(pk=made.pk).exists()
+
+
+def test_a_scoped_installation_serves_one_customer(db: None, settings: Any) -> None:
+    settings.MOORLINE_TUNNELS_NAMESPACE = "acmeco"
+    with pytest.raises(ValidationError) as refusal:
+        customers.create_customer(name="globex", actor=STAFF)
+    assert messages(refusal) == {
+        "name": ["This installation serves the namespace acmeco alone. Name the customer acmeco."]
+    }
+    acmeco = customers.create_customer(name="acmeco", actor=STAFF)
+    assert tunnels.create_tunnel(customer=acmeco, name="prod", actor=STAFF)

@@ -249,4 +249,4 @@ def test_every_task_runs_by_the_clock() -> None:
     scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
     own = {name for name in app.tasks if name.startswith("portal.")}
     assert scheduled == own
-    assert len(own) == 3
+    assert len(own) == 6
