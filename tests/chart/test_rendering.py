@@ -14,7 +14,7 @@ from tests.chart.helm import CHART, ROOT, Document, load, pick, render, run_helm
 from tests.chart.kinds import SPECS, describe
 from tests.chart.matrix import ROWS, load_row
 
-VERSIONS = ("1.29", "1.36")
+OLDEST, NEW = "1.29", "1.36"
 
 
 @functools.cache
@@ -35,7 +35,8 @@ def test_every_object_is_valid(row: str) -> None:
         if schema is not None:
             jsonschema.validate(document, schema)
             continue
-        for version in VERSIONS:
+        # What the oldest one takes the new one takes too, but for what was removed: one row that has all of it tells.
+        for version in (OLDEST, NEW) if row == "everything" else (OLDEST,):
             fault = find_fault(version, json.dumps(document, sort_keys=True))
             assert fault is None, f"{name} in Kubernetes {version}: {fault}"
 
@@ -43,7 +44,7 @@ def test_every_object_is_valid(row: str) -> None:
 def test_a_fault_is_found() -> None:
     service = pick(load(), "Service", "moorline-portal")
     service["spec"]["prots"] = service["spec"].pop("ports")
-    assert "prots" in str(find_fault(VERSIONS[0], json.dumps(service)))
+    assert "prots" in str(find_fault(OLDEST, json.dumps(service)))
 
 
 def test_every_kind_of_others_is_made_by_some_row() -> None:
@@ -76,7 +77,7 @@ def test_the_chart_passes_the_strict_lint() -> None:
 def test_the_version_of_the_chart_is_that_of_moorline() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert f'\nversion = "{chart["appVersion"]}"\n' in (ROOT / "pyproject.toml").read_text()
-    assert VERSIONS[0] in chart["kubeVersion"]
+    assert OLDEST in chart["kubeVersion"]
 
 
 def test_names_stay_short_enough_for_a_long_release() -> None:
