@@ -21,7 +21,12 @@ def service_name(tunnel: Tunnel) -> str:
 def client_url(tunnel: Tunnel) -> str:
     """Give the URL that a client dials."""
     # http becomes ws, https becomes wss.
-    return f"ws{settings.MOORLINE_PUBLIC_URL.removeprefix('http')}/{tunnel}"
+    return f"ws{settings.MOORLINE_CONNECT_URL.removeprefix('http')}/{tunnel}"
+
+
+def listeners(tunnel: Tunnel) -> str:
+    """Say on which number gateways listen for each port, such as ``HTTP 8000 on 8001, TCP 25060 on 25060``."""
+    return ", ".join(f"{port} on {port.listen_port or 'no number: none is free'}" for port in tunnel.ports.all())
 
 
 def local_addresses(tunnel: Tunnel) -> list[tuple[str, str]]:
@@ -36,6 +41,7 @@ def local_addresses(tunnel: Tunnel) -> list[tuple[str, str]]:
     return [
         ("HTTP" if port.kind == TunnelPort.Kind.HTTP else str(port), f"{shown}:{port.listen_port}")
         for port in tunnel.ports.all()
+        if port.listen_port is not None
     ]
 
 

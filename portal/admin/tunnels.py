@@ -18,7 +18,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from portal import queries
-from portal.addresses import client_url, local_addresses, service_name
+from portal.addresses import client_url, listeners, local_addresses, service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
 from portal.admin.labels import SHOWN_NAMES, label_tunnel, list_some, shorten
 from portal.admin.minting import show_mint_page
@@ -190,7 +190,7 @@ class TunnelAdmin(ServiceAdmin):
 
     @display(description="Gateways listen")
     def listen_ports(self, tunnel: Tunnel) -> str:
-        return ", ".join(f"{port} on {port.listen_port}" for port in tunnel.ports.all())
+        return listeners(tunnel)
 
     def has_mint_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return request.user.has_perm("portal.add_token")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
@@ -160,3 +161,38 @@ def test_an_admin_gets_no_password_that_is_easy_to_guess(db: None, settings: Any
         run("create_admin")
     assert str(error.value) == message
     assert not User.objects.exists()
+
+
+def test_the_manifests_of_a_tunnel_are_printed_without_a_database() -> None:
+    words = ("acmeco/prod", "--tcp-port=25060", "--host-name=shop.local", "--gateway=10.0.0.1")
+    printed = list(yaml.safe_load_all(run("render_tunnel", *words)))
+    assert [(one["kind"], one["metadata"]["name"]) for one in printed] == [
+        ("Namespace", "acmeco"),
+        ("Service", "prod"),
+        ("EndpointSlice", "prod-moorline"),
+        ("Service", "shop-local"),
+        ("EndpointSlice", "shop-local-moorline"),
+        ("Tunnel", "prod"),
+    ]
+    assert printed[2]["endpoints"][0]["addresses"] == ["10.0.0.1"]
+
+
+def test_the_manifests_of_a_stored_tunnel_are_printed(prod: Tunnel) -> None:
+    printed = list(yaml.safe_load_all(run("render_tunnel", "acmeco/prod", "--stored")))
+    assert printed[1]["spec"]["ports"][1] == {"name": "tcp-25060", "port": 25060, "protocol": "TCP", "targetPort": 25060}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("acmeco",), "does not name a tunnel"),
+        (("acmeco/prod", "--tcp-port=0"), "is not a port"),
+        (("acmeco/1", "--tcp-port=1"), "Begin with a letter"),
+        (("kube-system/prod",), "is reserved"),
+        (("acmeco/prod", "--gateway=x"), "is no address"),
+        (("acmeco/prod", "--stored", "--tcp-port=1"), "Leave out"),
+    ],
+)
+def test_what_cannot_be_rendered_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        run("render_tunnel", *words)

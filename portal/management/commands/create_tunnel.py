@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from portal.addresses import listeners
 from portal.management.base import read_actor, say_errors, split_path
 from portal.models import Customer, Tunnel
 from portal.services.tunnels import create_tunnel
@@ -40,5 +41,5 @@ class Command(BaseCommand):
                 max_streams=options["max_streams"],
                 actor=read_actor(),
             )
-            ports = ", ".join(f"{port} on {port.listen_port}" for port in tunnel.ports.all())
+            ports = listeners(tunnel)
         self.stdout.write(f"Created {tunnel}; gateways listen for {ports}.")

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from portal.addresses import listeners
 from portal.management.base import find_tunnel, read_actor, say_errors
 from portal.services.tunnels import move_listeners
 
@@ -19,8 +20,7 @@ class Command(BaseCommand):
         moves = dict(_read_move(text) for text in options["move"])
         with say_errors():
             tunnel = move_listeners(tunnel=find_tunnel(options["tunnel"]), listen_ports=moves, actor=read_actor())
-        listeners = ", ".join(f"{port.port} on {port.listen_port}" for port in tunnel.ports.all())
-        self.stdout.write(f"Gateways listen for {tunnel}: {listeners}.")
+        self.stdout.write(f"Gateways listen for {tunnel}: {listeners(tunnel)}.")
 
 
 def _read_move(text: str) -> tuple[int, int]:
