@@ -92,6 +92,11 @@ images:  ## Build both images of the Dockerfile without a container engine, as r
 bench: $(STAMP)  ## Compare direct, two HAProxy in a row and Moorline (BENCH_SECONDS=5 a run)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: bench-reconcile
+bench-reconcile: $(STAMP)  ## Reconcile BENCH_TUNNELS=1000 tunnels with a real API server, and count its calls
+	@$(NODE)/build
+	$(BIN)/python -m tests.bench.reconcile
+
 .PHONY: render
 render: $(STAMP)  ## Print the manifests of a tunnel, without a cluster (ARGS='acmeco/prod --tcp-port 25060')
 	@MOORLINE_DEBUG=1 MOORLINE_SECRET_KEY=unused MOORLINE_DATA="$${TMPDIR:-/tmp}" $(BIN)/python manage.py render_tunnel \

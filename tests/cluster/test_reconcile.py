@@ -18,7 +18,7 @@ from portal.cluster.target import KubernetesTarget
 from portal.models import Customer, CustomerStatus, Leftover, Tunnel, TunnelStatus
 from portal.services import customers, gateways, sessions, tunnels, work
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.conftest import connect_client, start_gateway
+from tests.cluster.installation import connect_client, start_gateway
 from tests.conftest import STAFF
 
 pytestmark = [pytest.mark.api, pytest.mark.django_db]
