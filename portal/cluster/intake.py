@@ -80,10 +80,9 @@ class Intake:
         for bodies in listed.values():
             for body in bodies:
                 live.setdefault(_name_of(body), []).append(body)
-        taken = list_taken(self._groups)
-        portal = set(Tunnel.objects.filter(source=Source.PORTAL).values_list("customer__name", "name"))
+        taken, mirrors = list_taken(self._groups), self._make_mirrors(live)
         unsettled = {
-            name for name, bodies in live.items() if not _is_settled(bodies, taken.get(name), is_portal=name in portal)
+            name for name, bodies in live.items() if not _is_settled(bodies, taken.get(name), mirrors.get(name))
         }
         # Only of groups that were listed to the end; where none were, nothing is known.
         gone = {name for name, (resource, _) in taken.items() if name not in live and resource.group in listed}
@@ -182,6 +181,12 @@ class Intake:
             self._tell_reverted(row, found)
         return found
 
+    def _make_mirrors(self, live: Collection[Name]) -> dict[Name, Manifest]:
+        """Return what the resources of these names have to be that mirror tunnels of the portal."""
+        rows = Tunnel.objects.filter(source=Source.PORTAL).values_list("pk", "customer__name", "name")
+        specs = read_tunnels([pk for pk, *name in rows if tuple(name) in live])
+        return {(spec.customer, spec.name): make_mirror(self._installation, spec) for spec in specs}
+
     def _has_moved(self, row: Tunnel, seen: Sequence[Manifest]) -> bool:
         """Say whether a mirror was written since it was *seen*, and may no longer differ from the row."""
         now = self._api.get(KINDS[names.DOMAIN], row.customer.name, row.name)
@@ -214,10 +219,15 @@ class Intake:
         return listed
 
 
-def _is_settled(bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, *, is_portal: bool) -> bool:
-    """Say whether the rows are as the resources of one name ask for; what is refused is looked at again each time."""
-    if is_portal:
-        return all(read_group(body) == names.DOMAIN and is_mirror(body) for body in bodies)
+def _is_settled(bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None) -> bool:
+    """Say whether the rows are as the resources of one name ask for; what is refused is looked at again each time.
+
+    Args:
+        taken: what the row of a resource says, and whether a change was refused.
+        mirror: what the resource has to be, where its tunnel is the portal's.
+    """
+    if mirror is not None:
+        return all(read_group(body) == names.DOMAIN and not differs(mirror, body) for body in bodies)
     if taken is None:
         return all(is_mirror(body) or is_going(body) for body in bodies)
     resource, is_refused = taken

@@ -52,6 +52,9 @@ def configure_logging(*, log_format: str, level: str) -> dict[str, Any]:
             "celery.beat": {"level": quiet},
             "celery.worker.strategy": {"level": quiet},
             "celery.app.trace": {"level": quiet},
+            # A line for each event and each look at /healthz.
+            "kopf": {"level": quiet},
+            "aiohttp.access": {"level": quiet},
         },
     }
 
