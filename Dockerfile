@@ -51,10 +51,12 @@ RUN python3 -m compileall -q . && printf '%s\n' \
         '  customer   moorline client' \
         >roles.txt
 
-# 65532 is the user that images without a shell have agreed on as nobody in particular.
+# 65532 is the user that images without a shell have agreed on as nobody in particular. It is in no list of users, nor is one
+# that a cluster chooses; LOGNAME answers whoever asks for the name.
 FROM ${BASE} AS client
 LABEL org.opencontainers.image.title="Moorline client" org.opencontainers.image.licenses="Apache-2.0"
-ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app LOGNAME=moorline \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY LICENSE /app/
 COPY --from=build-client /opt/venv /opt/venv
 COPY --from=build-client /app /app
@@ -64,7 +66,8 @@ ENTRYPOINT ["moorline", "client"]
 
 FROM ${BASE} AS moorline
 LABEL org.opencontainers.image.title="Moorline" org.opencontainers.image.licenses="Apache-2.0"
-ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app LOGNAME=moorline \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 COPY LICENSE /app/
 COPY --from=build-moorline /opt/venv /opt/venv
 COPY --from=build-moorline /app /app
