@@ -73,38 +73,48 @@ class ApiServer:
 
     Args:
         kubeconfig: of a cluster administrator.
-        kubectl: path of the program.
+        kubectl: the program, and what comes before it where that is needed.
         folder: for files that go away with the tests.
     """
 
-    def __init__(self, kubeconfig: Path, kubectl: Path, folder: Path) -> None:
+    def __init__(self, kubeconfig: Path, kubectl: Sequence[str | Path], folder: Path) -> None:
         self.kubeconfig = kubeconfig
         self.folder = folder
         self._kubectl = kubectl
         self._names: list[str] = []
 
-    def kubectl(self, *arguments: str, input: str | None = None, kubeconfig: Path | None = None) -> str:
+    def kubectl(
+        self,
+        *arguments: str,
+        input: str | None = None,
+        kubeconfig: Path | None = None,
+        timeout: float = KUBECTL_SECONDS,
+    ) -> str:
         """Run kubectl as the administrator, or with another kubeconfig, and return what it printed.
 
         Raises:
             AssertionError: kubectl failed; the message is what it said.
         """
-        ended = self.try_kubectl(*arguments, input=input, kubeconfig=kubeconfig)
+        ended = self.try_kubectl(*arguments, input=input, kubeconfig=kubeconfig, timeout=timeout)
         assert ended.returncode == 0, f"kubectl {' '.join(arguments)}: {ended.stderr}"
         return ended.stdout
 
     def try_kubectl(
-        self, *arguments: str, input: str | None = None, kubeconfig: Path | None = None
+        self,
+        *arguments: str,
+        input: str | None = None,
+        kubeconfig: Path | None = None,
+        timeout: float = KUBECTL_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl where failing is one of the answers; standard error is kept."""
-        command = [self._kubectl, "--kubeconfig", kubeconfig or self.kubeconfig, *arguments]
+        """Run kubectl where failing is one of the answers; it is ended after `timeout` seconds."""
+        command = [*self._kubectl, "--kubeconfig", kubeconfig or self.kubeconfig, *arguments]
         return subprocess.run(
             command,
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
             text=True,
-            timeout=KUBECTL_SECONDS,
+            timeout=timeout,
             check=False,
         )
 
@@ -177,7 +187,7 @@ class OwnApiServer(ApiServer):
     """
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        super().__init__(folder / "admin.kubeconfig", programs / "kubectl", folder)
+        super().__init__(folder / "admin.kubeconfig", [programs / "kubectl"], folder)
         self._programs = programs
         self._audit = folder / "audit.log"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -322,10 +332,11 @@ def run_api_server(folder: Path) -> Iterator[ApiServer]:
         if os.environ.get("MOORLINE_REQUIRE_ALL"):
             pytest.fail(missing)
         pytest.skip(missing)
-    server = ApiServer(Path(named).resolve(), programs / "kubectl", folder) if named else OwnApiServer(programs, folder)
+    own = OwnApiServer(programs, folder)
+    server = ApiServer(Path(named).resolve(), [programs / "kubectl"], folder) if named else own
     try:
-        if isinstance(server, OwnApiServer):
-            server.start()
+        if server is own:
+            own.start()
         yield server
     finally:
         server.close()
