@@ -144,6 +144,13 @@ def annotate_customers(customers: QuerySet[Customer]) -> QuerySet[Any]:
     return customers.annotate(tunnel_count=count(tunnels), connected_tunnel_count=count(connected))
 
 
+def annotate_gateways(gateways: QuerySet[Gateway]) -> QuerySet[Any]:
+    """Add ``live_session_count`` to each gateway, in the same query."""
+    sessions = Session.objects.filter(IS_LIVE, gateway=OuterRef("name")).order_by()
+    counts = sessions.values("gateway").annotate(count=Count("pk")).values("count")
+    return gateways.annotate(live_session_count=Coalesce(Subquery(counts, output_field=IntegerField()), 0))
+
+
 def token_state(token: Token, now: datetime | None = None) -> TokenState:
     """Say whether a token still opens its tunnel."""
     if token.revoked_at is not None:

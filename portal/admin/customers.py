@@ -18,8 +18,8 @@ from unfold.decorators import action, display
 from portal import queries
 from portal.addresses import service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
-from portal.admin.labels import label_customer, label_tunnel, list_some, shorten
-from portal.models import Customer, Tunnel
+from portal.admin.labels import label_customer, label_tunnel, list_some, shorten, show_conditions
+from portal.models import Customer, Source, Tunnel
 from portal.queries import TunnelState
 from portal.services import customers as services
 
@@ -64,19 +64,19 @@ class TunnelInline(ReadOnly, TabularInline):
 @admin.register(Customer)
 class CustomerAdmin(ServiceAdmin):
     list_display = ["short_name", "short_display_name", "standing", "tunnel_count", "connected_count", "created_at"]
-    list_filter = ["suspended"]
+    list_filter = ["suspended", "source"]
     search_fields = ["name", "display_name", "contact_email"]
-    fields = ["name", "display_name", "contact_email"]
+    fields = ["name", "display_name", "contact_email", "resource_quota", "isolated"]
     actions_detail = ["new_tunnel", "suspend", "resume"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
         return queries.annotate_customers(super().get_queryset(request))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return ["name", "standing", "created_at"] if obj else []
+        return ["name", "standing", "conditions", "created_at"] if obj else []
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [*self.fields, "standing", "created_at"] if obj else self.fields
+        return [*self.fields, "standing", "conditions", "created_at"] if obj else self.fields
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
         return [TunnelInline] if obj else []
@@ -97,6 +97,13 @@ class CustomerAdmin(ServiceAdmin):
     def standing(self, customer: Customer) -> SafeString:
         return label_customer(customer.suspended)
 
+    @display(description="In the cluster")
+    def conditions(self, customer: Customer) -> SafeString | str:
+        status = customer.status
+        if status.applied_revision and not status.conditions:
+            return "Its namespace is as desired."
+        return show_conditions(status.conditions)
+
     @display(description="Tunnels", ordering="tunnel_count")
     def tunnel_count(self, customer: Any) -> int:
         return customer.tunnel_count
@@ -110,11 +117,17 @@ class CustomerAdmin(ServiceAdmin):
 
     def save_model(self, request: HttpRequest, obj: Customer, form: ModelForm, change: bool) -> None:
         data = form.cleaned_data
-        about = {"display_name": data["display_name"], "contact_email": data["contact_email"]}
+        about = {field: data[field] for field in ("display_name", "contact_email", "isolated")}
+        about["resource_quota"] = data["resource_quota"] or {}
         if change:
             services.update_customer(customer=obj, actor=read_actor(request), **about)
         else:
             obj.pk = services.create_customer(name=data["name"], actor=read_actor(request), **about).pk
+
+    def has_delete_permission(self, request: HttpRequest, obj: Customer | None = None) -> bool:
+        # What resources ask for would come back.
+        is_ours = obj is None or not obj.tunnels.filter(source=Source.RESOURCE).exists()
+        return is_ours and super().has_delete_permission(request, obj)
 
     def delete_model(self, request: HttpRequest, obj: Customer) -> None:
         services.delete_customer(customer=obj, actor=read_actor(request))

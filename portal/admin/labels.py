@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from portal.models import Session, Token
-from portal.queries import TokenState, TunnelState, token_state
+from portal.models import Gateway, Session, Token
+from portal.queries import GONE_AFTER, TokenState, TunnelState, token_state
 
 TUNNEL_COLORS = {
     TunnelState.CONNECTED: "success",
     TunnelState.DISCONNECTED: "danger",
     TunnelState.NEVER_CONNECTED: "info",
     TunnelState.DISABLED: "default",
+    TunnelState.EXPIRED: "warning",
     TunnelState.SUSPENDED: "warning",
 }
 TOKEN_COLORS = {TokenState.ACTIVE: "success", TokenState.EXPIRED: "warning", TokenState.REVOKED: "default"}
@@ -44,6 +47,36 @@ def label_session(session: Session) -> SafeString:
 def label_customer(suspended: bool) -> SafeString:
     """Label a customer."""
     return _label("Suspended", "warning") if suspended else _label("Active", "success")
+
+
+def label_gateway(gateway: Gateway, now: datetime) -> SafeString:
+    """Label a gateway by what it says of itself, and whether it still does."""
+    if gateway.last_seen_at < now - GONE_AFTER:
+        return _label("Silent", "danger")
+    return _label("Stopping", "warning") if gateway.draining else _label("Up", "success")
+
+
+def show_conditions(conditions: Sequence[Mapping[str, Any]]) -> SafeString | str:
+    """Show how a row is in the cluster: each condition as a word with a colour, and what it says."""
+    if not conditions:
+        return "Not looked at yet: a worker does."
+    return render_to_string(
+        "admin/portal/conditions.html",
+        {"conditions": [(_label(_name(one), _color(one)), one) for one in conditions]},
+    )
+
+
+def _name(condition: Mapping[str, Any]) -> str:
+    return condition["type"] if condition["status"] == "True" else f"Not {condition['type'].lower()}"
+
+
+def _color(condition: Mapping[str, Any]) -> str:
+    is_true = condition["status"] == "True"
+    if condition["type"] == "Degraded":
+        return "danger" if is_true else "success"
+    if condition["type"] == "Connected":
+        return "success" if is_true else "info"
+    return "success" if is_true else "danger"
 
 
 def shorten(text: str) -> SafeString | str:

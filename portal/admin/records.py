@@ -1,4 +1,4 @@
-"""What is only looked at: sessions and events."""
+"""What is only looked at: gateways, sessions and events."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from portal import queries
 from portal.admin.base import ReadOnly
-from portal.admin.labels import label_session
-from portal.models import Event, Session
+from portal.admin.labels import label_gateway, label_session, list_some
+from portal.models import Event, Gateway, Session
 
 
 class LiveFilter(admin.SimpleListFilter):
@@ -41,6 +43,27 @@ class SessionAdmin(ReadOnly, ModelAdmin):
     @display(description="State")
     def state_label(self, session: Session) -> SafeString:
         return label_session(session)
+
+
+@admin.register(Gateway)
+class GatewayAdmin(ReadOnly, ModelAdmin):
+    list_display = ["name", "state_label", "address", "dedicated_to", "live_clients", "version", "last_seen_at"]
+    search_fields = ["name", "address"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Gateway]:
+        return queries.annotate_gateways(super().get_queryset(request))
+
+    @display(description="State")
+    def state_label(self, gateway: Gateway) -> SafeString:
+        return label_gateway(gateway, timezone.now())
+
+    @display(description="Dedicated to")
+    def dedicated_to(self, gateway: Gateway) -> SafeString | str:
+        return list_some(gateway.customers) if gateway.customers else "everyone"
+
+    @display(description="Clients", ordering="live_session_count")
+    def live_clients(self, gateway: Any) -> int:
+        return gateway.live_session_count
 
 
 @admin.register(Event)

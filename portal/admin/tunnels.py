@@ -20,10 +20,10 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from portal import queries
 from portal.addresses import client_url, listeners, local_addresses, service_name
 from portal.admin.base import ReadOnly, ServiceAdmin, read_actor, say_sessions_end
-from portal.admin.labels import SHOWN_NAMES, label_tunnel, list_some, shorten
+from portal.admin.labels import SHOWN_NAMES, label_tunnel, list_some, shorten, show_conditions
 from portal.admin.minting import show_mint_page
 from portal.admin.tokens import TokenInline
-from portal.models import Session, Tunnel, TunnelPort
+from portal.models import Session, Source, Tunnel, TunnelPort
 from portal.queries import TunnelState
 from portal.services import tunnels as services
 
@@ -46,7 +46,10 @@ class TunnelForm(forms.ModelForm):
 
     class Meta:
         model = Tunnel
-        fields = ["customer", "name", "enabled", "tcp_ports", "host_names", "max_sessions", "max_streams"]
+        fields = [
+            *("customer", "name", "enabled", "tcp_ports", "host_names", "access", "expires_at"),
+            *("max_sessions", "max_streams"),
+        ]
         help_texts: ClassVar[dict[str, str]] = {
             "generation": "Rises with every change to what is desired of the tunnel."
         }
@@ -57,6 +60,9 @@ class TunnelForm(forms.ModelForm):
             ports = self.instance.ports.filter(kind=TunnelPort.Kind.TCP).values_list("port", flat=True)
             self.initial["tcp_ports"] = ", ".join(str(port) for port in ports)
             self.initial["host_names"] = "\n".join(self.instance.hosts.values_list("name", flat=True))
+        if self.instance.source == Source.RESOURCE:
+            for name in self.fields.keys() & services.RESOURCE_FIELDS:
+                self.fields[name].disabled = True
 
     def clean_tcp_ports(self) -> tuple[int, ...]:
         return services.clean_tcp_ports(_split(self.cleaned_data["tcp_ports"]))
@@ -122,18 +128,24 @@ class StateFilter(admin.SimpleListFilter):
 class TunnelAdmin(ServiceAdmin):
     form = TunnelForm
     list_display = ["address", "customer", "state_label", "live_clients", "port_list", "host_list"]
-    list_filter = [StateFilter, "customer"]
+    list_filter = [StateFilter, "source", "customer"]
     search_fields = ["name", "customer__name", "customer__display_name", "hosts__name", "ports__port"]
     autocomplete_fields = ["customer"]
     actions_detail = ["mint_token", "enable", "disable"]
     fieldsets = [
         (None, {"fields": ["customer", "name", "enabled"]}),
         ("What answers", {"fields": ["tcp_ports", "host_names"]}),
+        ("Who may connect, and until when", {"fields": ["access", "expires_at"], "classes": ["collapse"]}),
         ("Limits", {"fields": ["max_sessions", "max_streams"], "classes": ["collapse"]}),
     ]
     status_fieldset = (
         "Now",
-        {"fields": ["state_label", "whole_address", "answers_at", "client_url", "listen_ports", "generation"]},
+        {
+            "fields": [
+                *("state_label", "source_note", "whole_address", "answers_at", "client_url", "listen_ports"),
+                *("conditions", "generation"),
+            ]
+        },
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tunnel]:
@@ -151,6 +163,19 @@ class TunnelAdmin(ServiceAdmin):
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         pointless = "enable" if Tunnel.objects.filter(pk=object_id, enabled=True).exists() else "disable"
         return [one for one in super().get_actions_detail(request, object_id) if one.path != pointless]
+
+    @display(description="In the cluster")
+    def conditions(self, tunnel: Tunnel) -> SafeString | str:
+        return show_conditions(tunnel.status.conditions)
+
+    @display(description="Kept in")
+    def source_note(self, tunnel: Tunnel) -> str:
+        if tunnel.source == Source.PORTAL:
+            return "this portal"
+        return (
+            f"a Tunnel resource of {tunnel.resource_group} in the cluster: ports, host names, access and expiry change "
+            f"there, with kubectl edit tunnels.{tunnel.resource_group} {tunnel.name} -n {tunnel.customer.name}"
+        )
 
     @display(description="Address in the cluster", ordering="name")
     def address(self, tunnel: Tunnel) -> str:
@@ -197,9 +222,8 @@ class TunnelAdmin(ServiceAdmin):
 
     def save_model(self, request: HttpRequest, obj: Tunnel, form: TunnelForm, change: bool) -> None:
         data = form.cleaned_data
-        desired = {
-            field: data[field] for field in ("enabled", "tcp_ports", "host_names", "max_sessions", "max_streams")
-        }
+        names = ("enabled", "tcp_ports", "host_names", "access", "expires_at", "max_sessions", "max_streams")
+        desired = {field: data[field] for field in names} | {"access": data["access"] or []}
         if change:
             services.update_tunnel(tunnel=obj, actor=read_actor(request), **desired)
         else:
@@ -219,6 +243,11 @@ class TunnelAdmin(ServiceAdmin):
         return HttpResponseRedirect(
             reverse("admin:portal_tunnel_change", args=[obj.pk]) if seen else reverse("admin:index")
         )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Tunnel | None = None) -> bool:
+        # What a resource asks for would come back.
+        is_ours = obj is None or obj.source == Source.PORTAL
+        return is_ours and super().has_delete_permission(request, obj)
 
     def delete_model(self, request: HttpRequest, obj: Tunnel) -> None:
         services.delete_tunnel(tunnel=obj, actor=read_actor(request))

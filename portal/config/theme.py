@@ -44,6 +44,7 @@ UNFOLD: dict[str, Any] = {
                     _link("Tunnels", "lan", "portal.tunnel"),
                     _link("Tokens", "key", "portal.token"),
                     _link("Sessions", "cable", "portal.session"),
+                    _link("Gateways", "router", "portal.gateway"),
                     _link("Events", "history", "portal.event"),
                 ]
             },

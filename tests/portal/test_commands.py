@@ -179,7 +179,12 @@ def test_the_manifests_of_a_tunnel_are_printed_without_a_database() -> None:
 
 def test_the_manifests_of_a_stored_tunnel_are_printed(prod: Tunnel) -> None:
     printed = list(yaml.safe_load_all(run("render_tunnel", "acmeco/prod", "--stored")))
-    assert printed[1]["spec"]["ports"][1] == {"name": "tcp-25060", "port": 25060, "protocol": "TCP", "targetPort": 25060}
+    assert printed[1]["spec"]["ports"][1] == {
+        "name": "tcp-25060",
+        "port": 25060,
+        "protocol": "TCP",
+        "targetPort": 25060,
+    }
 
 
 @pytest.mark.parametrize(
