@@ -113,6 +113,11 @@ class Endpoint:
     # -- the owner's side ---------------------------------------------------------------------------------------------
 
     @property
+    def instance(self) -> str:
+        """The name of this process, as HELLO tells it."""
+        return self._hello.instance
+
+    @property
     def streams(self) -> int:
         """How many streams are live."""
         return len(self._handlers)

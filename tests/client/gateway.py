@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from picows import (
@@ -23,7 +23,7 @@ from tunnels.bridge import ProtocolBridge, SocketBridge
 from tunnels.client.dialling import loop_watches_sockets
 from tunnels.endpoint import Endpoint, StreamHandler, Timing
 from tunnels.protocol import SUBPROTOCOL, ErrorCode, Exposure, Hello, Role, Stream, Target
-from tunnels.transport import MAX_MESSAGE
+from tunnels.transport import GATEWAY_HEADER, MAX_MESSAGE
 from tunnels.transport.native import NativeListener
 
 TOKEN = "mt_a-token-that-no-log-shows"
@@ -77,7 +77,10 @@ class ClosingListener(WSListener):
 
 
 class InProcessGateway:
-    """A gateway for one tunnel; ``answer`` can be set to refuse who comes."""
+    """A gateway for one tunnel; ``answer`` can be set to refuse who comes.
+
+    With ``names`` it is several gateways behind one address: each connection reaches the next of them.
+    """
 
     def __init__(self, name: str = "gw-1") -> None:
         self.name = name
@@ -86,6 +89,7 @@ class InProcessGateway:
         self.requests: list[WSUpgradeRequest] = []
         self.answer: Callable[[], WSUpgradeResponseWithListener] | None = None
         self.selected = SUBPROTOCOL
+        self.names: Iterator[str] | None = None
         self.port = 0
         self._watches = loop_watches_sockets(asyncio.get_running_loop())
         self._server: asyncio.Server | None = None
@@ -162,9 +166,13 @@ class InProcessGateway:
             return WSUpgradeResponseWithListener(
                 WSUpgradeResponse.create_error_response(401, b"who?", REFUSAL_HEADERS), None
             )
-        session = GatewaySide(self.name, self.exposure)
+        headers = {"Sec-WebSocket-Protocol": self.selected}
+        name = self.name
+        if self.names is not None:
+            name = headers[GATEWAY_HEADER] = next(self.names)
+        session = GatewaySide(name, self.exposure)
         self.sessions.append(session)
-        response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": self.selected})
+        response = WSUpgradeResponse.create_101_response(headers)
         return WSUpgradeResponseWithListener(response, NativeListener(session.endpoint))
 
     async def _accept(self, listener: socket.socket, target: Target) -> None:

@@ -173,6 +173,35 @@ async def test_a_gateway_that_stops_is_left_at_once_while_its_streams_go_on(
     writer.close()
 
 
+async def test_an_idle_session_stays_until_it_has_a_successor(
+    gateway: InProcessGateway, start_client: StartClient, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it is what the provider's Services lead to."""
+    monkeypatch.setattr("tunnels.client.session.OVERLAP", 0.2)
+    start_client("1=127.0.0.1:1")
+    first = await gateway.wait_for_session()
+    gateway.refuse(503, "not ready")
+    first.endpoint.announce_end(ErrorCode.SHUTDOWN, 20, "rolling update")
+    await until(lambda: len(gateway.requests) >= 4, "a few attempts")
+    assert first.ended is None
+    gateway.answer = None
+    second = await gateway.wait_for_session(2)
+    assert first.ended is None
+    await until(lambda: first.ended is not None, "the idle session to end")
+    assert second.ended is None
+
+
+async def test_an_idle_session_without_a_successor_ends_with_its_time(
+    gateway: InProcessGateway, start_client: StartClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunnels.client.session.GRACE", 0.1)
+    start_client("1=127.0.0.1:1")
+    first = await gateway.wait_for_session()
+    gateway.refuse(503, "not ready")
+    first.endpoint.announce_end(ErrorCode.SHUTDOWN, 0.1, "rolling update")
+    await until(lambda: first.ended is not None, "its end")
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [

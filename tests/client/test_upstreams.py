@@ -130,6 +130,53 @@ def test_a_host_goes_to_its_own_upstream_before_the_one_for_any() -> None:
     assert table("web.local=http://b:2").find_route(Target(9000, "other.local")) is None
 
 
+CALLED = ("web", "web.acmeco", "WEB.acmeco.svc", "web.acmeco.svc.cluster.local", "web.acmeco.svc.cluster.local.")
+
+
+@pytest.mark.parametrize("configured", CALLED)
+@pytest.mark.parametrize("called", CALLED)
+def test_a_service_is_found_by_each_of_its_names(configured: str, called: str) -> None:
+    found = UpstreamTable([parse_upstream(f"{configured}=http://b:2"), parse_upstream("http://c:3")], "acmeco")
+    assert found.find_route(Target(8000, called)) == Route(host=configured.lower().rstrip("."))
+
+
+@pytest.mark.parametrize("called", ["web-local", "web-local.acmeco", "web-local.acmeco.svc.cluster.local", "web.local"])
+def test_the_service_of_a_name_with_dots_has_hyphens(called: str) -> None:
+    found = UpstreamTable([parse_upstream("web.local=http://b:2")], "acmeco")
+    assert found.find_route(Target(8000, called)) == Route(host="web.local")
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        "web.globex",
+        "web.acmeco.example",
+        "a.web.acmeco",
+        "acmeco",
+        "web.acmeco.pod.cluster.local",
+        "local",
+        "web-local.x",
+    ],
+)
+def test_what_only_looks_like_a_service_is_none(called: str) -> None:
+    found = UpstreamTable([parse_upstream("web=http://b:2"), parse_upstream("web.local=http://b:2")], "acmeco")
+    assert found.find_route(Target(8000, called)) is None
+
+
+def test_the_name_as_it_is_comes_before_the_service() -> None:
+    texts = ["web.local=http://a:1", "web-local=http://b:2", "web.acmeco=http://c:3", "web=http://d:4"]
+    found = UpstreamTable(map(parse_upstream, texts), "acmeco")
+    assert found.find_route(Target(8000, "web-local.acmeco")) == Route(host="web-local")
+    for host in ("web.local", "web-local", "web.acmeco", "web"):
+        assert found.find_route(Target(8000, host)) == Route(host=host)
+
+
+def test_a_service_counts_as_served_and_as_exposed() -> None:
+    found = UpstreamTable(map(parse_upstream, ["web.acmeco=http://a:1", "shop-local=http://b:2"]), "acmeco")
+    exposure = Exposure("acmeco", "prod", (), ("web", "shop.local"))
+    assert (found.missing_options(exposure), found.unused_routes(exposure)) == ([], [])
+
+
 def test_upstreams_of_one_port_are_kept_together_and_the_same_one_twice_is_refused() -> None:
     found = table("8080=a:1", "8080=b:1", "a.local=http://a:1", "A.local=https://b:1")
     assert [str(upstream) for upstream in found.routes[Route(8080)]] == ["a:1", "b:1"]

@@ -16,6 +16,7 @@ class Pace(Enum):
     """How soon an attempt makes sense again, after what ended the last one; the range in seconds, jittered."""
 
     AT_ONCE = (0.0, 0.5)  # and as BACKOFF where that did not lead to a connection that lasted
+    SOON = (0.2, 1.0)  # nothing is wrong; try for a better one
     BACKOFF = (0.0, 0.0)  # grows with each attempt
     MEDIUM = (8.0, 15.0)  # something has to end elsewhere first
     SLOW = (30.0, 60.0)  # a person has to do something first

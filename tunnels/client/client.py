@@ -24,6 +24,7 @@ from .exposure import ExposureCheck
 from .forwarding import Forwarder
 from .line import Destination, Line
 from .options import ClientOptions, OptionInvalid
+from .spread import Spread
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -69,7 +70,11 @@ class Client:
         )
         forwarder = Forwarder(options.upstreams, self._policy)
         exposure = ExposureCheck(options.upstreams)
-        lines = [Line(self._destination, forwarder, exposure, self._make_backoff()) for _ in range(options.connections)]
+        spread = Spread()
+        lines = [
+            Line(self._destination, forwarder, exposure, self._make_backoff(), spread)
+            for _ in range(options.connections)
+        ]
         running = [asyncio.ensure_future(line.run()) for line in lines]
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({stop, *running}, return_when=asyncio.FIRST_COMPLETED)

@@ -162,6 +162,11 @@ def explain_end(code: ErrorCode, reason: str) -> Ending:
     return Ending(f"{sentence} ({said})" if said else sentence, advice, pace)
 
 
+def explain_unwanted(gateway: str) -> Ending:
+    """Return why a connection was given up that led to a *gateway* which another line of this client is on."""
+    return Ending(f"gateway {gateway} has a session of this client already, and there may be another", "", Pace.SOON)
+
+
 def explain_failure(error: Exception, url: str, proxy: str | None, timeout: float) -> Ending:
     """Return what an *error* of the dial to *url* means; *proxy* is the way it took, *timeout* its limit in seconds."""
     host, gateway = urlsplit(url).hostname or "", urlsplit(url).netloc

@@ -11,13 +11,14 @@ import structlog
 
 from ..endpoint import Timing
 from ..protocol import SUBPROTOCOL, Hello
-from ..transport.native import connect_native
+from ..transport.native import GatewayUnwanted, connect_native
 from .backoff import Backoff, Pace
-from .endings import Ending, explain_failure
+from .endings import Ending, explain_failure, explain_unwanted
 from .exposure import ExposureCheck
 from .forwarding import Forwarder
 from .proxies import find_proxy, name_proxy, read_proxies
 from .session import ClientSession
+from .spread import Spread
 from .tokens import TokenSource
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -39,17 +40,19 @@ class Destination:
 class Line:
     """Keep one session with the gateway at *destination*, whatever happens to it.
 
-    A session that the gateway is leaving lives on beside its successor until its streams are done.
+    A session that the gateway is leaving lives on beside its successor until its streams are done. *spread* knows the
+    other lines of the client.
     """
 
     def __init__(
-        self, destination: Destination, forwarder: Forwarder, exposure: ExposureCheck, backoff: Backoff
+        self, destination: Destination, forwarder: Forwarder, exposure: ExposureCheck, backoff: Backoff, spread: Spread
     ) -> None:
         self.sessions: set[ClientSession] = set()
         self._destination = destination
         self._forwarder = forwarder
         self._exposure = exposure
         self._backoff = backoff
+        self._spread = spread
         self._running: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -77,7 +80,9 @@ class Line:
         while True:
             ending = await self._hold_session()
             delay = self._backoff.next_delay(ending.pace, ending.at_least)
+            self._spread.leave(self)
             say = log.info if ending.pace is Pace.AT_ONCE and not ending.at_least else log.warning
+            say = log.debug if ending.pace is Pace.SOON else say
             say(f"not connected: {ending}; next attempt in {delay:.1f} s")
             await asyncio.sleep(delay)
 
@@ -88,7 +93,9 @@ class Line:
             token = destination.token.read()
         except ValueError as error:
             return Ending("the token can't be read", str(error), Pace.SLOW)
-        session = ClientSession(destination.hello, self._forwarder, self._exposure, destination.timing)
+        session = ClientSession(
+            destination.hello, self._forwarder, self._exposure, destination.timing, self._session_opened
+        )
         self._keep(session)
         proxy: str | None = None
         try:
@@ -101,16 +108,23 @@ class Line:
                 ssl_context=destination.tls,
                 proxy=proxy,
                 timeout=CONNECT_TIMEOUT,
+                wants=lambda gateway: self._spread.wants(self, gateway),
             )
         except BaseException as error:
             session.abandon()
             self.sessions.discard(session)
             if not isinstance(error, Exception):
                 raise
+            if isinstance(error, GatewayUnwanted):
+                return explain_unwanted(str(error))
             return explain_failure(error, destination.url, proxy, CONNECT_TIMEOUT)
         ending = await session.settled
         self._backoff.note_connection(session.lasted)
         return ending
+
+    def _session_opened(self, opened: ClientSession) -> None:
+        for session in self.sessions - {opened}:
+            session.succeeded.set()
 
     def _keep(self, session: ClientSession) -> None:
         """Hold on to *session* until it has ended."""

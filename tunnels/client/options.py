@@ -103,7 +103,8 @@ def load_options(flags: Mapping[str, Any], environment: Mapping[str, str], confi
     url = _take(settings, "url", lambda value: _check_url(value, warnings))
     if url is None:
         raise OptionInvalid(f"the gateway's address is missing: give --url {_URL_FORM}")
-    upstreams = _take(settings, "upstream", _read_upstreams)
+    customer = urlsplit(url).path.split("/")[1]
+    upstreams = _take(settings, "upstream", lambda value: _read_upstreams(value, customer))
     if upstreams is None:
         raise OptionInvalid("there is nothing to forward to: give --upstream, for example --upstream 192.168.1.10:8080")
     drain_timeout = _take(settings, "drain-timeout", lambda value: _read_seconds(value, 0, 3600))
@@ -249,7 +250,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _read_upstreams(value: Any) -> UpstreamTable:
+def _read_upstreams(value: Any, customer: str) -> UpstreamTable:
     texts = value if isinstance(value, list) else [value]
     upstreams: list[Upstream] = []
     for text in texts:
@@ -265,7 +266,7 @@ def _read_upstreams(value: Any) -> UpstreamTable:
             raise ValueError(str(error) if known else f"{shown}: {error}") from None
     if not upstreams:
         raise ValueError("the list is empty; write for example 192.168.1.10:8080")
-    return UpstreamTable(upstreams)
+    return UpstreamTable(upstreams, customer)
 
 
 def _read_text(value: Any) -> str:

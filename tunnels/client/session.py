@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -19,6 +21,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT: Final = 3.0  # seconds for the closing handshake; the transport itself cuts after 2
 GRACE: Final = 5.0  # seconds beyond the gateway's deadline
+OVERLAP: Final = 2.0  # seconds that a session outlives the opening of its successor
 POLL: Final = 0.05
 
 
@@ -45,14 +48,24 @@ class ClientSession:
     """The owner of one endpoint at the client.
 
     *settled* is done when another connection is wanted: the session has ended, or the gateway is stopping and lets
-    the streams of this session finish meanwhile.
+    the streams of this session finish meanwhile. *succeeded* is set when there is another; *opened* is called when this
+    one is there.
     """
 
-    def __init__(self, hello: Hello, forwarder: Forwarder, exposure: ExposureCheck, timing: Timing | None) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        forwarder: Forwarder,
+        exposure: ExposureCheck,
+        timing: Timing | None,
+        opened: Callable[[ClientSession], None],
+    ) -> None:
         self.endpoint = ClientEndpoint(Role.CLIENT, hello, self, timing)
         self.settled: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.succeeded = asyncio.Event()
         self.opened_at: float | None = None
         self.ended = False
+        self._opened = opened
         self._forwarder = forwarder
         self._exposure = exposure
         self._finishing: asyncio.Task[None] | None = None
@@ -81,6 +94,17 @@ class ClientSession:
         if self.endpoint.transport is not None:
             self.endpoint.transport.abort()
 
+    async def _leave(self, limit: float) -> None:
+        """Close a session whose gateway is stopping, once it is idle and has a successor that the provider knows of.
+
+        As long as it is there the provider's Services lead to its gateway, which passes new connections on.
+        """
+        deadline = time.monotonic() + limit
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.succeeded.wait(), limit)
+            await asyncio.sleep(OVERLAP)
+        await self._close_when_idle(max(deadline - time.monotonic(), 0.0), "the gateway is stopping")
+
     async def _close_when_idle(self, limit: float, reason: str) -> None:
         deadline = time.monotonic() + limit
         # Nothing is called when the last stream goes, as its FIN may come from either side: look again and again.
@@ -102,6 +126,7 @@ class ClientSession:
         tunnel = f"{exposed.customer}/{exposed.tunnel}"
         log.info(f"connected: tunnel {tunnel} on gateway {hello.instance or hello.agent}", tunnel=tunnel)
         self._exposure.compare(exposed)
+        self._opened(self)
 
     def stream_opened(self, stream: Stream) -> StreamHandler:
         return self._forwarder.open_stream(self.endpoint, stream)
@@ -117,10 +142,11 @@ class ClientSession:
         if code is ErrorCode.SHUTDOWN and deadline > 0 and not self._stopping:
             log.info(f"the gateway is stopping; open connections have {deadline:.0f} s, new ones take another session")
             self._settle(explain_end(code, reason))
-            self._finishing = asyncio.ensure_future(self._close_when_idle(deadline + GRACE, "the gateway is stopping"))
+            self._finishing = asyncio.ensure_future(self._leave(deadline + GRACE))
 
     def session_closed(self, code: ErrorCode, reason: str) -> None:
         self.ended = True
+        self.succeeded.set()
         refusal = explain_close(self.endpoint.close_code, self.endpoint.close_reason)
         self._settle(refusal or explain_end(code, reason))
 

@@ -65,10 +65,14 @@ class Upstream:
 
 
 class UpstreamTable:
-    """Which upstreams serve which target of the tunnel; several of one route share its connections."""
+    """Which upstreams serve which target of the tunnel; several of one route share its connections.
 
-    def __init__(self, upstreams: Iterable[Upstream]) -> None:
+    *customer* is whose tunnel it is: applications may name it behind a host name (:func:`service_name`).
+    """
+
+    def __init__(self, upstreams: Iterable[Upstream], customer: str = "") -> None:
         self.routes: dict[Route, list[Upstream]] = {}
+        self._customer = customer
         for upstream in upstreams:
             found = self.routes.setdefault(upstream.route, [])
             if upstream in found:
@@ -78,19 +82,26 @@ class UpstreamTable:
             raise UpstreamError(
                 f"{len(self.routes)} different ports and host names: a client serves {MAX_ROUTES} at most"
             )
+        named = [route for route in self.routes if route.host not in ("", ANY_HOST)]
+        self._services: dict[str, Route] = {}
+        for route in sorted(named, key=lambda route: "." in route.host):  # web-local before web.local
+            self._services.setdefault(service_name(route.host, customer), route)
 
     def find_route(self, target: Target) -> Route | None:
         """Return the route for *target*, or None where the client serves no such thing.
 
-        A host name is looked for as it is, in any case of letters; then comes the upstream for any host.
+        A host name is looked for as it is, in any case of letters; then as the Service that both are reached by in the
+        provider's cluster; then comes the upstream for any host.
         """
         if not target.host:
             route = Route(port=target.port)
             return route if route in self.routes else None
-        for host in (target.host.lower().rstrip("."), ANY_HOST):
-            if (route := Route(host=host)) in self.routes:
-                return route
-        return None
+        host = target.host.lower().rstrip(".")
+        exact, any_host = Route(host=host), Route(host=ANY_HOST)
+        if exact in self.routes:
+            return exact
+        found = self._services.get(service_name(host, self._customer))
+        return found or (any_host if any_host in self.routes else None)
 
     @property
     def exposure(self) -> Exposure:
@@ -117,13 +128,24 @@ class UpstreamTable:
 
     def unused_routes(self, exposure: Exposure) -> list[Route]:
         """Return the routes that the tunnel does not expose, so that nothing ever comes for them."""
-        hosts = {host.lower() for host in exposure.hosts}
+        services = {service_name(host, self._customer) for host in exposure.hosts}
         return [
             route
             for route in self.routes
             if (route.port and route.port not in exposure.tcp_ports)
-            or (route.host and route.host != ANY_HOST and route.host not in hosts)
+            or (route.host not in ("", ANY_HOST) and service_name(route.host, self._customer) not in services)
         ]
+
+
+def service_name(host: str, customer: str) -> str:
+    """Return the name of the Service that stands for *host* in the customer's namespace: dots become hyphens.
+
+    Applications write it alone, or with the namespace: ``web``, ``web.acmeco``, ``web.acmeco.svc.cluster.local``.
+    """
+    labels = host.lower().rstrip(".").split(".")
+    if len(labels) > 1 and labels[1] == customer and labels[2:3] in ([], ["svc"]):
+        labels = labels[:1]
+    return "-".join(labels)
 
 
 def parse_upstream(text: str) -> Upstream:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from ..endpoint import Endpoint
 from ..protocol import SUBPROTOCOL
+from ..transport import GATEWAY_HEADER
 from ..transport.asgi import AsgiReceive, AsgiSend, AsgiTransport
 from .directory import Refused
 
@@ -54,7 +55,8 @@ class Door:
         if self._handover is not None:
             await self._handover.accept(endpoint, SUBPROTOCOL)
             return
-        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+        headers = [(name.lower().encode(), value.encode()) for name, value in gateway_headers(endpoint).items()]
+        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL, "headers": headers})
         await AsgiTransport(self._receive, self._send, endpoint).run()
 
     async def refuse(self, refused: Refused) -> None:
@@ -74,6 +76,12 @@ class Door:
             await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
             reason = refused.reason.encode()[:120].decode("utf-8", "ignore")
             await self._send({"type": "websocket.close", "code": REFUSAL_CLOSE_BASE + refused.status, "reason": reason})
+
+
+def gateway_headers(endpoint: Endpoint) -> dict[str, str]:
+    """Return what tells a client, before it says HELLO, which gateway it has reached (SPEC.md section 2.1)."""
+    name = endpoint.instance
+    return {GATEWAY_HEADER: name} if name.isascii() and name.isprintable() else {}
 
 
 def refusal_headers(refused: Refused) -> list[tuple[str, str]]:

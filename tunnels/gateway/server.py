@@ -28,7 +28,7 @@ from ..descriptors import raise_file_limit  # noqa: E402
 from ..endpoint import Endpoint  # noqa: E402
 from ..transport import MAX_MESSAGE  # noqa: E402
 from ..transport.upgrade import accept_native  # noqa: E402
-from .admission import HANDOVER, Scope  # noqa: E402
+from .admission import HANDOVER, Scope, gateway_headers  # noqa: E402
 from .gateway import Gateway  # noqa: E402
 from .intake import BoundedRequest  # noqa: E402
 from .ledger import describe  # noqa: E402
@@ -75,7 +75,8 @@ class TunnelProtocol(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no 
         sock = transport.getHandle().dup()
         request = self._request_head() + self.data
         self._let_go()
-        await accept_native(sock, request, endpoint, subprotocol=subprotocol, timeout=UPGRADE_TIMEOUT)
+        headers = {"Sec-WebSocket-Protocol": subprotocol, **gateway_headers(endpoint)}
+        await accept_native(sock, request, endpoint, headers=headers, timeout=UPGRADE_TIMEOUT)
 
     def refuse(self, response: bytes) -> None:
         """Write *response* in place of the upgrade and close."""

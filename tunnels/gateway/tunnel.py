@@ -168,23 +168,23 @@ class LiveTunnel:
         for listener in self._listeners.values():
             listener.stop_accepting()
 
-    def sessions_changed(self) -> None:
-        """See what another session, one less or one that takes no more streams changes for connections that wait.
+    def set_holders(self, holders: Sequence[Holder]) -> None:
+        """Take who else holds sessions of the tunnel."""
+        if list(holders) != list(self.holders):
+            self.holders = holders
+            self.sessions_changed()
 
-        HTTP connections without a session would get nothing but errors, however many gateways have one.
+    def sessions_changed(self) -> None:
+        """See what a session more or less, here or elsewhere, or one that takes no more streams changes.
+
+        Connections that wait are woken. HTTP connections without a session here would get nothing but errors, however
+        many gateways have one: they are closed, and the next one is passed on.
         """
         if self._place.relay is not None:
             self._place.relay.note_change(self.layout.tunnel_id)
         if not self.live_sessions:
             for listener in self._listeners.values():
                 listener.drain_connections()
-
-    def set_holders(self, holders: Sequence[Holder]) -> None:
-        """Take who else holds sessions of the tunnel."""
-        if list(holders) != list(self.holders):
-            self.holders = holders
-            if self._place.relay is not None:
-                self._place.relay.note_change(self.layout.tunnel_id)
 
     def finish(self) -> list[Listener]:
         """Close the listeners; return them with what connections still have last bytes to write."""

@@ -1,5 +1,5 @@
 """Moving whole binary messages over one WebSocket: an interface and its native (picows) and plain ASGI forms."""
 
-from .base import MAX_MESSAGE, MessageReceiver, MessageTransport
+from .base import GATEWAY_HEADER, MAX_MESSAGE, MessageReceiver, MessageTransport
 
-__all__ = ["MAX_MESSAGE", "MessageReceiver", "MessageTransport"]
+__all__ = ["GATEWAY_HEADER", "MAX_MESSAGE", "MessageReceiver", "MessageTransport"]

@@ -10,6 +10,7 @@ from ..protocol import frames
 MAX_MESSAGE: Final = frames.MAX_MESSAGE
 HIGH_WATER: Final = 128 * 1024  # bytes unsent in user space at which sending pauses
 LOW_WATER: Final = 64 * 1024
+GATEWAY_HEADER: Final = "Moorline-Gateway"  # of the answer to the upgrade: which gateway was reached
 
 
 class MessageReceiver(Protocol):

@@ -8,6 +8,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final, cast
 
 from picows import (
@@ -22,7 +23,7 @@ from picows import (
     ws_connect,
 )
 
-from .base import HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTransport
+from .base import GATEWAY_HEADER, HIGH_WATER, LOW_WATER, MAX_MESSAGE, MessageReceiver, MessageTransport
 
 logger = logging.getLogger(__name__)
 
@@ -180,6 +181,10 @@ def _close_of(websocket: WSTransport) -> tuple[int, str]:
     return 1006, "the connection was cut"
 
 
+class GatewayUnwanted(Exception):
+    """The gateway that was reached, the argument, is not the one that is wanted; nothing was said to it."""
+
+
 async def connect_native(
     url: str,
     receiver: MessageReceiver,
@@ -188,12 +193,14 @@ async def connect_native(
     ssl_context: ssl.SSLContext | None,
     proxy: str | None,
     timeout: float,
+    wants: Callable[[str], bool] | None = None,
 ) -> None:
     """Dial *url* (ws or wss) and give the open WebSocket to *receiver*.
 
     Arguments: extra request *headers*; *proxy*, the URL of an HTTP or SOCKS proxy; *timeout* in seconds for all of
-    it: name, proxy, TLS and upgrade. Raises OSError, ssl.SSLError, TimeoutError, python_socks.ProxyError or
-    picows.WSHandshakeError, whose ``response.status`` tells a refusal.
+    it: name, proxy, TLS and upgrade; *wants* is asked about the gateway that was reached, where it tells its name.
+    Raises OSError, ssl.SSLError, TimeoutError, python_socks.ProxyError, GatewayUnwanted or picows.WSHandshakeError,
+    whose ``response.status`` tells a refusal.
     """
     offered = headers.get("Sec-WebSocket-Protocol")
 
@@ -202,6 +209,9 @@ async def connect_native(
         selected = response.headers.get("Sec-WebSocket-Protocol")
         if selected != offered:
             raise WSHandshakeError(f"the server speaks {selected or 'no subprotocol'}, not {offered}")
+        gateway = response.headers.get(GATEWAY_HEADER, "")
+        if gateway and wants is not None and not wants(gateway):
+            raise GatewayUnwanted(gateway)
         return NativeListener(receiver)
 
     async with asyncio.timeout(timeout):

@@ -50,16 +50,16 @@ def _read_on(transport: asyncio.ReadTransport) -> None:
 
 
 async def accept_native(
-    sock: socket.socket, request: bytes, receiver: MessageReceiver, *, subprotocol: str, timeout: float
+    sock: socket.socket, request: bytes, receiver: MessageReceiver, *, headers: dict[str, str], timeout: float
 ) -> None:
     """Answer the upgrade *request* that was read from *sock*, and give the open WebSocket to *receiver*.
 
-    Arguments: the raw request head and whatever was read behind it; the *subprotocol* to choose; *timeout* in seconds.
+    Arguments: the raw request head and whatever was read behind it; *headers* of the answer, among them the
+    subprotocol; *timeout* in seconds.
     The socket is the transport's from now on. Raises OSError where it is gone.
     """
 
     def choose_listener(_request: object) -> WSUpgradeResponseWithListener:
-        headers = {"Sec-WebSocket-Protocol": subprotocol}
         response = WSUpgradeResponse.create_101_response(extra_headers=headers)
         return WSUpgradeResponseWithListener(response, NativeListener(receiver))
 

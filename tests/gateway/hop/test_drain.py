@@ -14,7 +14,7 @@ from tunnels.gateway.presence import Presence
 from tunnels.protocol import ErrorCode, Target
 
 from ..conftest import BOUND, StartUpstream, echo, until
-from ..peers import HTTP, PeerClient, Peers, listening, port_of, tunnel_of
+from ..peers import HTTP, PeerClient, PeerHolder, Peers, listening, port_of, tunnel_of
 from ..test_streams import assert_reset, exchange
 
 PASSAGE = "tunnels.gateway.hop.passage"
@@ -110,6 +110,22 @@ async def test_idle_http_connections_are_closed_so_that_the_next_finds_the_new_s
     await until(lambda: tunnel_of(one).connections, "the connection")
     client.endpoint.announce_end(ErrorCode.SHUTDOWN, 30.0, "the client is stopping")
     assert await asyncio.wait_for(reader.read(), BOUND) == b""
+    writer.close()
+
+
+async def test_an_http_connection_that_met_no_session_is_closed_when_there_is_one_elsewhere(
+    peers: Peers, unused_port: int
+) -> None:
+    one, other = await peers.start("one"), await peers.start("other")
+    peers.portal.forged["1"] = (PeerHolder("gone", "127.0.0.1", unused_port),)
+    peers.portal.publish("1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", await listening(one, HTTP))
+    writer.write(b"GET / HTTP/1.1\r\nHost: identity1.local\r\n\r\n")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)
+    assert head.startswith(b"HTTP/1.1 503 ")
+    del peers.portal.forged["1"]
+    await peers.connect(other)
+    await asyncio.wait_for(reader.read(), BOUND)
     writer.close()
 
 
