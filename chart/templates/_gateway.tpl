@@ -105,12 +105,16 @@ spec:
 {{/* Seconds between a pod's leaving its Service and SIGTERM. */}}
 {{- define "moorline.gateway.preStop" -}}5{{- end -}}
 
-{{/* Ten seconds are for ending what is left and saying so to the database. */}}
+{{/* Ten seconds more than all that may come one after the other: what is left is ended then, and the database told. */}}
 {{- define "moorline.gateway.gracePeriod" -}}
+{{- $whose := .customers | empty | ternary "gateway" (printf "The dedicated gateway %s" .name) -}}
+{{- if gt (.role.listenerLingerSeconds | int) (.role.drainTimeoutSeconds | int) -}}
+{{- fail (printf "%s has listenerLingerSeconds %d: no more than drainTimeoutSeconds, %d, can be had of it." $whose (.role.listenerLingerSeconds | int) (.role.drainTimeoutSeconds | int)) -}}
+{{- end -}}
 {{- $needed := add (include "moorline.gateway.preStop" .) .role.listenerLingerSeconds .role.drainTimeoutSeconds 10 | int -}}
 {{- $given := .role.terminationGracePeriodSeconds | int -}}
 {{- if and $given (lt $given $needed) -}}
-{{- fail (printf "%s has terminationGracePeriodSeconds %d: its pods would be killed while they drain. Set it to %d or more, or to 0." (.customers | empty | ternary "gateway" (printf "The dedicated gateway %s" .name)) $given $needed) -}}
+{{- fail (printf "%s has terminationGracePeriodSeconds %d: its pods would be killed while they drain. Set it to %d or more, or to 0." $whose $given $needed) -}}
 {{- end -}}
 {{- $given | default $needed -}}
 {{- end -}}

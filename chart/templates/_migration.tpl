@@ -37,6 +37,7 @@ containers:
     args:
       - |
         set -e
+        trap 'exit 143' TERM
         until python manage.py showmigrations >/tmp/database 2>&1; do
           tail -n 1 /tmp/database
           sleep 2

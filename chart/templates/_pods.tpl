@@ -85,6 +85,7 @@ initContainers:
     command: [sh, -c]
     args:
       - |
+        trap 'exit 143' TERM
         end=$(($(date +%s) + {{ .root.Values.migration.timeoutSeconds }}))
         until python manage.py migrate --check >/tmp/migration 2>&1; do
           if [ "$(date +%s)" -ge "$end" ]; then
@@ -140,6 +141,8 @@ metadata:
   {{- include "moorline.metadata" . | nindent 2 }}
 spec:
   maxUnavailable: {{ .root.Values.podDisruptionBudget.maxUnavailable }}
+  # A pod that does not get ready keeps no node from being drained.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- include "moorline.selector" . | nindent 6 }}

@@ -247,6 +247,37 @@ def test_a_rollback_brings_back_the_bundled_database(release: Release) -> None:
     assert release.read_secrets() == secrets
 
 
+def test_the_definition_of_inlets_is_taken_over_with_its_resources(release: Release) -> None:
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "tunnels.uplink.inlets.dev"},
+        "spec": {
+            "group": "uplink.inlets.dev",
+            "names": {"kind": "Tunnel", "plural": "tunnels"},
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": "v1alpha1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                }
+            ],
+        },
+    }
+    release.server.kubectl("apply", "-f", "-", input=json.dumps(definition))
+    release.server.kubectl("wait", "--for=condition=Established", "--timeout=20s", DEFINITIONS[1])
+    release.server.kubectl("apply", "-f", "-", input=INLETS_SEED.replace("NAMESPACE", release.namespace))
+    code, said = finish(release.start("install", ROWS["inlets"]))
+    assert code != 0
+    assert "tunnels.uplink.inlets.dev" in said
+    release.apply("install", ROWS["inlets"], "--take-ownership", "--force-conflicts")
+    assert release.list_names("tunnels.uplink.inlets.dev") == ["postgres-staging"]
+    (version,) = release.server.read(DEFINITIONS[1])["spec"]["versions"]
+    assert "status" in version["subresources"]
+
+
 def test_definitions_go_with_the_release_where_the_values_say_so(release: Release) -> None:
     release.apply("install", {"crds": {"keep": False}})
     assert release.helm("uninstall").returncode == 0

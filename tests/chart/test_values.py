@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.helm import CHART, refuse, render
+from tests.chart.helm import CHART, ROOT, refuse, render
 from tests.chart.matrix import CERT_MANAGER, GATEWAY_API
 from tests.chart.readme import write_readme
 from tests.chart.values import Value, read_schema, read_values
@@ -74,6 +74,7 @@ ALONE: dict[str, dict[str, Any]] = {
     | {"gateway.autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": 77}},
     "gateway.autoscaling.minReplicas": EXISTING | {"gateway.autoscaling": {"enabled": True, "minReplicas": 5}},
     "podDisruptionBudget.maxUnavailable": EXISTING | {"podDisruptionBudget.maxUnavailable": 2},
+    "gateway.listenerLingerSeconds": EXISTING | {"gateway.listenerLingerSeconds": 17},
     "gateway.terminationGracePeriodSeconds": EXISTING | {"gateway.terminationGracePeriodSeconds": 777},
     "worker.concurrency": EXISTING | {"worker.concurrency": 77},
     "dedicatedGateways": EXISTING | {"dedicatedGateways": [{"name": "acme", "customers": ["acmeco"]}]},
@@ -224,6 +225,17 @@ def test_templates_use_no_value_that_does_not_exist() -> None:
     assert [pair for pair in used if pair[1] not in known] == []
 
 
+def test_the_page_about_clusters_names_no_value_that_does_not_exist() -> None:
+    known = {".".join(path.split(".")[:depth]) for path in VALUES for depth in range(1, 5)}
+    text = (ROOT / "docs/cluster.md").read_text()
+    groups = "|".join({path.partition(".")[0] for path in VALUES if "." in path})
+    named = set(re.findall(rf"`((?:{groups})(?:\.\w+)+)[=`]", text)) | set(
+        re.findall(r"--set(?:-json)? '?([\w.]+)=", text)
+    )
+    assert len(named) > 30
+    assert named <= known
+
+
 def test_the_readme_is_made_of_the_comments() -> None:
     assert (CHART / "README.md").read_text() == write_readme(), "run: make chart-readme"
 
@@ -259,6 +271,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
             "dedicatedGateways": [{"name": "acme", "customers": ["acmeco"], "drainTimeoutSeconds": 90}],
         },
         "The dedicated gateway acme has terminationGracePeriodSeconds 60",
+    ),
+    (
+        {"gateway": {"drainTimeoutSeconds": 5}},
+        "gateway has listenerLingerSeconds 10: no more than drainTimeoutSeconds, 5,",
     ),
     ({"gateway": {"autoscaling": {"minReplicas": 7}}}, "gateway.autoscaling.minReplicas is above maxReplicas."),
     ({"listenPorts": "29999-20000"}, "listenPorts is 29999-20000: write the first and the last port"),
