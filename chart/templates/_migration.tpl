@@ -38,10 +38,7 @@ containers:
       - |
         set -e
         trap 'exit 143' TERM
-        until python manage.py showmigrations >/tmp/database 2>&1; do
-          tail -n 1 /tmp/database
-          sleep 2
-        done
+        python manage.py await_database --timeout {{ .role.timeoutSeconds }}
         python manage.py migrate --no-input
         python manage.py create_admin
     env:

@@ -82,19 +82,7 @@ volumes:
 initContainers:
   - name: wait-for-migration
     {{- include "moorline.container" . | nindent 4 }}
-    command: [sh, -c]
-    args:
-      - |
-        trap 'exit 143' TERM
-        end=$(($(date +%s) + {{ .root.Values.migration.timeoutSeconds }}))
-        until python manage.py migrate --check >/tmp/migration 2>&1; do
-          if [ "$(date +%s)" -ge "$end" ]; then
-            echo "The database is not up to date after {{ .root.Values.migration.timeoutSeconds }} s. See the migration's log." >&2
-            tail -n 20 /tmp/migration >&2
-            exit 1
-          fi
-          sleep 2
-        done
+    command: [python, manage.py, await_database, --migrated, --timeout, "{{ .root.Values.migration.timeoutSeconds }}"]
     env:
       {{- include "moorline.environment" . | nindent 6 }}
     resources:

@@ -210,7 +210,8 @@ def test_pods_that_stay_are_probed_and_wait_for_the_migration(row: str) -> None:
     deployments = pick_kind(documents, "Deployment")
     for name, deployment in deployments.items():
         spec = deployment["spec"]["template"]["spec"]
-        assert [container["name"] for container in spec["initContainers"]] == ["wait-for-migration"]
+        (first,) = spec["initContainers"]
+        assert first["command"] == ["python", "manage.py", "await_database", "--migrated", "--timeout", "300"]
         container = spec["containers"][0]
         assert {"startupProbe", "livenessProbe"} <= set(container)
         web = name.startswith(("moorline-portal", "moorline-gateway"))
@@ -339,7 +340,7 @@ def test_on_the_first_install_the_migration_comes_with_everything_else() -> None
     assert re.fullmatch(r"moorline-migration-[0-9a-f]{8}", name)
     assert "annotations" not in jobs[name]["metadata"]
     script = jobs[name]["spec"]["template"]["spec"]["containers"][0]["args"][0]
-    assert script.index("showmigrations") < script.index("migrate --no-input") < script.index("create_admin")
+    assert script.index("await_database") < script.index("migrate --no-input") < script.index("create_admin")
 
 
 def test_another_migration_is_another_job() -> None:
