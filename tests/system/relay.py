@@ -24,6 +24,10 @@ class Relay:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def lead_to(self, target: int) -> None:
+        """Pass new connections on to another *target*."""
+        self._target = target
+
     def swallow(self) -> None:
         """Pass nothing on any more, not even an end: what a firewall does that has forgotten a connection."""
         self._passing.clear()

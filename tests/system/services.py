@@ -84,10 +84,10 @@ def answer_http(name: str) -> Handle:
     return serve
 
 
-async def ask(port: int, question: bytes = b"", bound: float = BOUND) -> bytes:
+async def ask(port: int, question: bytes = b"", bound: float = BOUND, host: str = LOOPBACK) -> bytes:
     """Connect, send *question* with a half-close, and return all that comes back."""
     async with asyncio.timeout(bound):
-        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        reader, writer = await asyncio.open_connection(host, port)
         try:
             with contextlib.suppress(ConnectionError):  # reset already; reading says so
                 writer.write(question)
