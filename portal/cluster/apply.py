@@ -23,6 +23,34 @@ class Problem:
     message: str
 
 
+class Observed:
+    """The objects of one installation that were there when it was looked.
+
+    Args:
+        installation: the value of its label.
+        objects: all that were found, also those that are not of it.
+        resources: the kinds of Tunnel resources that the cluster knows.
+    """
+
+    def __init__(self, installation: str, objects: Iterable[Manifest], resources: Iterable[str] = ()) -> None:
+        self.objects: dict[Key, Manifest] = {key_of(manifest): manifest for manifest in objects}
+        self.resources = frozenset(resources)
+        self._of_tunnels: dict[tuple[str, str], list[Manifest]] = {}
+        for manifest in self.objects.values():
+            labels = manifest["metadata"].get("labels") or {}
+            if labels.get(names.INSTALLATION) == installation and {names.CUSTOMER, names.TUNNEL} <= labels.keys():
+                self._of_tunnels.setdefault((labels[names.CUSTOMER], labels[names.TUNNEL]), []).append(manifest)
+
+    @property
+    def tunnels(self) -> set[tuple[str, str]]:
+        """The customers and names of the tunnels that have an object here."""
+        return set(self._of_tunnels)
+
+    def of_tunnel(self, customer: str, tunnel: str) -> list[Manifest]:
+        """Return the objects whose labels say that they are of this tunnel."""
+        return self._of_tunnels.get((customer, tunnel), [])
+
+
 @dataclass
 class Change:
     """What bringing some objects to what is desired came to."""

@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from portal.cluster import secrets
 from portal.cluster.api import CONNECTIONS, ApiRefused, Unreachable
-from portal.cluster.apply import Change, Problem
+from portal.cluster.apply import Change, Observed, Problem
 from portal.cluster.conditions import UNREACHABLE, find_conditions
 from portal.cluster.spec import TunnelSpec, read_customers, read_restricted_ports, read_tunnels
-from portal.cluster.target import Objects, Target
+from portal.cluster.target import Target
 from portal.models import Customer, CustomerStatus, Leftover, Tunnel, TunnelStatus
 from portal.services import tunnels, work
 
@@ -78,7 +78,7 @@ def reconcile_tunnels(target: Target, tally: Tally) -> None:
         return
     specs = _read_with_ports(list(statuses))
     problems: dict[int, list[Problem]] = {spec.tunnel_id: _find_missing_ports(spec) for spec in specs}
-    live: Objects = {}
+    live = Observed("", [])
     try:
         live = target.observe(specs)
         changes = _in_threads(specs, lambda spec: target.bring_tunnel(spec, live))
@@ -202,7 +202,7 @@ def _note_failure(error: Unreachable | ApiRefused) -> Change:
     return Change(problems=[Problem(reason, f"The Kubernetes API server refuses: {error.message}.")])
 
 
-def _tell_resource(target: Target, spec: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> Change:
+def _tell_resource(target: Target, spec: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> Change:
     return Change(written=int(target.write_status(spec, live, conditions)))
 
 

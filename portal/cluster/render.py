@@ -196,7 +196,8 @@ def make_resource_spec(tunnel: TunnelSpec) -> Manifest:
     """Return a tunnel in the words of the Tunnel resource, without what only a person can have written there."""
     return {
         "tcpPorts": [port.port for port in tunnel.ports if not port.is_http],
-        "upstreamDomains": list(tunnel.hosts),
+        # Left out and not empty: the last element of a set is taken away by a server-side apply of nothing.
+        "upstreamDomains": list(tunnel.hosts) or None,
         "access": {"from": [dict(peer) for peer in tunnel.access]} if tunnel.access else None,
         "expiresAt": tunnel.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if tunnel.expires_at else None,
         "tokenRef": None,

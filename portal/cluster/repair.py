@@ -11,10 +11,11 @@ from typing import Final
 
 from django.utils import timezone
 
-from portal.cluster import names, secrets
+from portal.cluster import secrets
+from portal.cluster.apply import Observed
 from portal.cluster.conditions import Condition, find_conditions
 from portal.cluster.spec import TunnelSpec, read_customers, read_restricted_ports, read_tunnels
-from portal.cluster.target import KubernetesTarget, Objects, Target
+from portal.cluster.target import KubernetesTarget, Target
 from portal.models import CustomerStatus, Source, Tunnel, TunnelStatus
 from portal.services import work
 
@@ -35,7 +36,7 @@ def find_drift(target: Target) -> Drift:
     """Compare everything that is desired with everything that is there, and leave what differs as work."""
     if not isinstance(target, KubernetesTarget):
         return Drift()
-    live = target.list_owned()
+    live = target.observe_all()
     specs = read_tunnels()
     settled = {row.pk: row for row in TunnelStatus.objects.all()}
     drifted = [spec.tunnel_id for spec in specs if _has_drifted(target, spec, live, settled)]
@@ -43,7 +44,7 @@ def find_drift(target: Target) -> Drift:
     target.bring_policy(read_restricted_ports())
     customers = _find_drifted_customers(target, live)
     work.touch_customers(customers)
-    return Drift(len(drifted), len(customers), _leave_orphans(target, specs, live))
+    return Drift(len(drifted), len(customers), _leave_orphans(specs, live))
 
 
 def check_secrets(target: Target) -> int:
@@ -61,7 +62,7 @@ def check_secrets(target: Target) -> int:
     return len(wrong)
 
 
-def _has_drifted(target: KubernetesTarget, spec: TunnelSpec, live: Objects, settled: dict[int, TunnelStatus]) -> bool:
+def _has_drifted(target: KubernetesTarget, spec: TunnelSpec, live: Observed, settled: dict[int, TunnelStatus]) -> bool:
     status = settled.get(spec.tunnel_id)
     if status is None or status.revision > status.applied_revision:
         return False  # there is work on it already
@@ -85,7 +86,7 @@ def _reasons(conditions: list[Condition]) -> dict[str, str]:
     return {condition["type"]: condition["reason"] for condition in conditions}
 
 
-def _find_drifted_customers(target: KubernetesTarget, live: Objects) -> list[int]:
+def _find_drifted_customers(target: KubernetesTarget, live: Observed) -> list[int]:
     settled = {row.pk for row in CustomerStatus.objects.all() if row.revision <= row.applied_revision}
     return [
         spec.customer_id
@@ -94,15 +95,9 @@ def _find_drifted_customers(target: KubernetesTarget, live: Objects) -> list[int
     ]
 
 
-def _leave_orphans(target: KubernetesTarget, specs: list[TunnelSpec], live: Objects) -> int:
+def _leave_orphans(specs: list[TunnelSpec], live: Observed) -> int:
     """Leave work for each tunnel that has objects of ours in the cluster and no row."""
-    known = {(spec.customer, spec.name) for spec in specs}
-    labels = [(one.get("metadata") or {}).get("labels") or {} for one in live.values()]
-    found = {
-        (one[names.CUSTOMER], one[names.TUNNEL])
-        for one in labels
-        if one.get(names.INSTALLATION) == target.installation.name and {names.CUSTOMER, names.TUNNEL} <= one.keys()
-    }
-    for customer, tunnel in sorted(found - known):
+    orphans = live.tunnels - {(spec.customer, spec.name) for spec in specs}
+    for customer, tunnel in sorted(orphans):
         work.leave_over(customer_name=customer, tunnel_names=[tunnel])
-    return len(found - known)
+    return len(orphans)

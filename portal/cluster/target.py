@@ -13,11 +13,9 @@ from django.conf import settings
 
 from portal.cluster import names, render
 from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, connect
-from portal.cluster.apply import Change, Key, Problem, bring, differs, explain_refusal, key_of
+from portal.cluster.apply import Change, Key, Observed, Problem, bring, differs, explain_refusal, key_of
 from portal.cluster.spec import CustomerSpec, Installation, TunnelSpec, read_installation
 from portal.models import Source
-
-Objects = Mapping[Key, Manifest]
 
 # From so many tunnels on, a list of the whole cluster is cheaper than one in each namespace.
 WHOLE_FROM: Final = 10
@@ -28,11 +26,11 @@ class Target(Protocol):
 
     in_place: str  # the sentence of the condition when all is as desired
 
-    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Observed:
         """Return the objects of ours for these tunnels, or all of them."""
         ...
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
         """Bring the objects of one tunnel to what is desired, and prune."""
         ...
 
@@ -44,7 +42,7 @@ class Target(Protocol):
         """Open the gateways' listen ports to the cluster, but for those that a tunnel restricts."""
         ...
 
-    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+    def write_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         """Write the status of the tunnel's resource; return whether that took a write."""
         ...
 
@@ -62,10 +60,10 @@ class LocalTarget:
 
     in_place = "Gateways listen on this machine."
 
-    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
-        return {}
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Observed:
+        return Observed("", [])
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
         return Change()
 
     def bring_customer(self, customer: CustomerSpec) -> Change:
@@ -74,7 +72,7 @@ class LocalTarget:
     def bring_policy(self, restricted: Sequence[int]) -> Change:
         return Change()
 
-    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+    def write_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         return False
 
     def remove_tunnel(self, customer: str, tunnel: str) -> Change:
@@ -96,26 +94,29 @@ class KubernetesTarget:
 
     # -- tunnels ------------------------------------------------------------------------------------------------------
 
-    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Objects:
+    def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Observed:
         if tunnels is None or len(tunnels) >= WHOLE_FROM or self.installation.scope:
             places: set[tuple[str, str]] = {(self.installation.scope, "")}
         else:
             places = {(tunnel.customer, tunnel.name) for tunnel in tunnels}
-        found: dict[Key, Manifest] = {}
+        found: list[Manifest] = []
+        known: set[str] = set()
         for namespace, tunnel in sorted(places):
-            found |= self._list_kinds(("Service", "EndpointSlice"), namespace, tunnel)
-            found |= self._list_resources(namespace)
+            found += self._list_kinds(("Service", "EndpointSlice"), namespace, tunnel)
+            for kind, resources in self._list_resources(namespace).items():
+                known.add(kind)
+                found += resources
         if self.installation.network_policies:
             only = tunnels[0].name if tunnels is not None and len(tunnels) == 1 else ""
-            found |= self._list_kinds(("NetworkPolicy",), self.installation.namespace, only)
-        return found
+            found += self._list_kinds(("NetworkPolicy",), self.installation.namespace, only)
+        return Observed(self.installation.name, found, known)
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Objects) -> Change:
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
         scope = self.installation.scope
         if scope and tunnel.customer != scope:
             return Change(problems=[Problem("OutsideScope", f"This installation serves the namespace {scope} alone.")])
         desired = self.render(tunnel, live)
-        change = bring(self.api, desired, live, self._owned(tunnel, live))
+        change = bring(self.api, desired, live.objects, live.of_tunnel(tunnel.customer, tunnel.name))
         if tunnel.access and not self.installation.network_policies:
             change.problems.append(
                 Problem(
@@ -126,24 +127,23 @@ class KubernetesTarget:
             )
         return change
 
-    def render(self, tunnel: TunnelSpec, live: Objects) -> list[Manifest]:
+    def render(self, tunnel: TunnelSpec, live: Observed) -> list[Manifest]:
         """Return what is desired for a tunnel; where the cluster knows no Tunnel resources, without its mirror."""
         desired = render.render_tunnel(self.installation, tunnel)
-        has_resources = ("Tunnel", "", "") in live
-        return [manifest for manifest in desired if manifest["kind"] != "Tunnel" or has_resources]
+        return [manifest for manifest in desired if manifest["kind"] != "Tunnel" or "Tunnel" in live.resources]
 
-    def is_as_desired(self, tunnel: TunnelSpec, live: Objects) -> bool:
+    def is_as_desired(self, tunnel: TunnelSpec, live: Observed) -> bool:
         """Say whether there is nothing to write for a tunnel."""
         desired = self.render(tunnel, live)
         keys = {key_of(manifest) for manifest in desired}
-        return all(
-            key_of(manifest) in live and not differs(manifest, live[key_of(manifest)]) for manifest in desired
-        ) and all(key_of(manifest) in keys for manifest in self._owned(tunnel, live))
+        return all(not differs(manifest, live.objects.get(key_of(manifest))) for manifest in desired) and all(
+            key_of(manifest) in keys for manifest in live.of_tunnel(tunnel.customer, tunnel.name)
+        )
 
-    def write_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+    def write_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         key = _resource_key(tunnel)
         # A mirror that was made just now is not among what was observed before.
-        resource = live.get(key) or (self.api.get(*key) if (key[0], "", "") in live else None)
+        resource = live.objects.get(key) or (self.api.get(*key) if key[0] in live.resources else None)
         if resource is None or not _status_differs(tunnel, resource, conditions):
             return False
         try:
@@ -154,9 +154,9 @@ class KubernetesTarget:
             raise
         return True
 
-    def has_other_status(self, tunnel: TunnelSpec, live: Objects, conditions: Sequence[Mapping[str, Any]]) -> bool:
+    def has_other_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         """Say whether the status of the tunnel's resource is not what is known of it."""
-        resource = live.get(_resource_key(tunnel))
+        resource = live.objects.get(_resource_key(tunnel))
         return resource is not None and _status_differs(tunnel, resource, conditions)
 
     # -- customers and the installation -------------------------------------------------------------------------------
@@ -173,8 +173,9 @@ class KubernetesTarget:
                 change.problems.append(problem)
                 return change
         found = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer.name)
-        live = {key: found[key] for key in found if names.TUNNEL not in (found[key]["metadata"].get("labels") or {})}
-        own = [manifest for key, manifest in live.items() if key[2] == names.CUSTOMER_OBJECT]
+        # Where the gateways run in the same namespace it holds policies of theirs as well.
+        own = [manifest for manifest in found if manifest["metadata"]["name"] == names.CUSTOMER_OBJECT]
+        live = {key_of(manifest): manifest for manifest in own}
         done = bring(self.api, render.render_customer(self.installation, customer), live, own)
         return Change(change.written + done.written, change.problems + done.problems)
 
@@ -217,28 +218,22 @@ class KubernetesTarget:
     # -- what has no row any more -------------------------------------------------------------------------------------
 
     def remove_tunnel(self, customer: str, tunnel: str) -> Change:
-        live = self._list_kinds(("Service", "EndpointSlice"), customer, tunnel)
-        live |= self._list_kinds(("Tunnel",), customer, tunnel) if self._has_resources() else {}
+        found = self._list_kinds(("Service", "EndpointSlice"), customer, tunnel)
+        for resources in self._list_resources(customer).values():
+            found += resources
         if self.installation.network_policies:
-            policies = self._list_kinds(("NetworkPolicy",), self.installation.namespace, tunnel)
-            live |= {
-                key: policy
-                for key, policy in policies.items()
-                if policy["metadata"]["labels"].get(names.CUSTOMER) == customer
-            }
+            found += self._list_kinds(("NetworkPolicy",), self.installation.namespace, tunnel)
         secret = self.api.get("Secret", customer, tunnel)
-        owned = names.labels_of(self.installation.name, customer, tunnel)
-        if secret is not None and not differs(owned, secret["metadata"].get("labels") or {}):
-            live[("Secret", customer, tunnel)] = secret
-        return bring(self.api, [], live, live.values())
+        found += [secret] if secret is not None else []
+        return bring(self.api, [], {}, Observed(self.installation.name, found).of_tunnel(customer, tunnel))
 
     def remove_customer(self, customer: str) -> Change:
         namespace = self.api.get("Namespace", "", customer) if not self.installation.scope else None
         annotations = (namespace or {}).get("metadata", {}).get("annotations") or {}
         if namespace is not None and annotations.get(names.CREATED_BY) == self.installation.name:
             return bring(self.api, [], {}, [namespace])
-        live = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer)
-        change = bring(self.api, [], live, live.values())
+        own = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer)
+        change = bring(self.api, [], {}, [one for one in own if one["metadata"]["name"] == names.CUSTOMER_OBJECT])
         labels = (namespace or {}).get("metadata", {}).get("labels") or {}
         if labels.get(names.INSTALLATION) == self.installation.name:
             # Nothing desired any more lets go of the labels that are ours alone.
@@ -246,13 +241,14 @@ class KubernetesTarget:
             change.written += 1
         return change
 
-    def list_owned(self) -> Objects:
-        """Return every object of ours, the namespaces of customers among them."""
+    def observe_all(self) -> Observed:
+        """Return every object of ours, the namespaces of customers and what they hold as a whole among them."""
         scope = self.installation.scope
-        live = dict(self.observe(None)) | self._list_kinds(("NetworkPolicy", "ResourceQuota"), scope)
-        return live if scope else live | self._list_kinds(("Namespace",), "")
+        seen = self.observe(None)
+        more = self._list_kinds(("NetworkPolicy", "ResourceQuota", *([] if scope else ["Namespace"])), scope)
+        return Observed(self.installation.name, [*seen.objects.values(), *more], seen.resources)
 
-    def has_customer_drifted(self, customer: CustomerSpec, live: Objects) -> bool:
+    def has_customer_drifted(self, customer: CustomerSpec, live: Observed) -> bool:
         """Say whether there is something to write for a customer as a whole."""
         desired = render.render_customer(self.installation, customer)
         if not self.installation.scope:
@@ -261,47 +257,28 @@ class KubernetesTarget:
             return False
         keys = {key_of(manifest) for manifest in desired}
         extra = {(kind, customer.name, names.CUSTOMER_OBJECT) for kind in ("NetworkPolicy", "ResourceQuota")} - keys
-        return any(differs(manifest, live.get(key_of(manifest))) for manifest in desired) or any(
-            key in live for key in extra
+        return any(differs(manifest, live.objects.get(key_of(manifest))) for manifest in desired) or any(
+            key in live.objects for key in extra
         )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _list_kinds(self, kinds: Sequence[str], namespace: str, tunnel: str = "") -> dict[Key, Manifest]:
+    def _list_kinds(self, kinds: Sequence[str], namespace: str, tunnel: str = "") -> list[Manifest]:
         selector = f"{names.INSTALLATION}={self.installation.name}"
         if tunnel:
             selector += f",{names.TUNNEL}={tunnel}"
-        found = [one for kind in kinds for one in self.api.list_all(kind, namespace, selector)]
-        return {key_of(manifest): manifest for manifest in found}
+        return [one for kind in kinds for one in self.api.list_all(kind, namespace, selector)]
 
-    def _list_resources(self, namespace: str) -> dict[Key, Manifest]:
-        """Return the Tunnel resources, ours or not: their status is ours to write.
-
-        The empty key says that the cluster knows such resources at all.
-        """
-        found: dict[Key, Manifest] = {}
+    def _list_resources(self, namespace: str) -> dict[str, list[Manifest]]:
+        """Return the Tunnel resources by the kinds that the cluster knows: all of them have a status to write."""
+        found: dict[str, list[Manifest]] = {}
         for kind in ("Tunnel", *(["InletsTunnel"] if settings.MOORLINE_INLETS_COMPATIBLE else [])):
             try:
-                resources = self.api.list_all(kind, namespace)
+                found[kind] = self.api.list_all(kind, namespace)
             except ApiRefused as refused:
                 if refused.status != 404:
                     raise
-                continue
-            found[(kind, "", "")] = {}
-            found |= {(kind, one["metadata"]["namespace"], one["metadata"]["name"]): one for one in resources}
         return found
-
-    def _has_resources(self) -> bool:
-        return ("Tunnel", "", "") in self._list_resources(self.installation.scope or self.installation.namespace)
-
-    def _owned(self, tunnel: TunnelSpec, live: Objects) -> list[Manifest]:
-        """Return the objects whose labels say that they are this tunnel's."""
-        labels = names.labels_of(self.installation.name, tunnel.customer, tunnel.name)
-        return [
-            manifest
-            for manifest in live.values()
-            if manifest and not differs(labels, manifest["metadata"].get("labels") or {})
-        ]
 
 
 def _resource_key(tunnel: TunnelSpec) -> Key:

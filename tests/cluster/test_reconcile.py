@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import select
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from portal.cluster.target import KubernetesTarget
 from portal.models import Customer, CustomerStatus, Leftover, Tunnel, TunnelStatus
 from portal.services import customers, gateways, sessions, tunnels, work
 from tests.cluster.apiserver import ApiServer
-from tests.cluster.installation import connect_client, start_gateway
+from tests.cluster.installation import WORKER, connect_client, start_gateway
 from tests.conftest import STAFF
 
 pytestmark = [pytest.mark.api, pytest.mark.django_db]
@@ -146,7 +145,7 @@ def test_what_is_as_desired_is_not_written(cluster: ApiServer, target: Kubernete
     mark = cluster.mark()
     assert reconcile(target).written == 0
     assert repair.find_drift(target) == repair.Drift()
-    asked = cluster.count_requests(mark, user="system:serviceaccount:moorline:moorline-worker")
+    asked = cluster.count_requests(mark, user=WORKER)
     assert asked
     assert {verb for verb, _ in asked} <= {"get", "list"}
 
@@ -274,7 +273,7 @@ def test_a_restricted_tunnel_has_a_policy_and_leaves_the_open_ranges(
 def test_a_mirror_shows_the_tunnel_and_its_status(cluster: ApiServer, target: KubernetesTarget, prod: Tunnel) -> None:
     reconcile(target)
     mirror = cluster.read("tunnels.moorline.dev", "prod", "-n", prod.customer.name)
-    assert mirror["spec"] == {"tcpPorts": [25060], "upstreamDomains": []}
+    assert mirror["spec"] == {"tcpPorts": [25060]}
     assert mirror["metadata"]["labels"]["moorline.dev/managed-by"] == "portal"
     assert {one["type"]: one["status"] for one in mirror["status"]["conditions"]}["Provisioned"] == "True"
     patch: dict[str, Any] = {"spec": {"tcpPorts": [1, 2], "env": [{"name": "A", "value": "b"}]}}
@@ -284,7 +283,7 @@ def test_a_mirror_shows_the_tunnel_and_its_status(cluster: ApiServer, target: Ku
     assert repair.find_drift(target).tunnels == 1
     reconcile(target)
     mirror = cluster.read("tunnels.moorline.dev", "prod", "-n", prod.customer.name)
-    assert mirror["spec"] == {"tcpPorts": [25060], "upstreamDomains": []}
+    assert mirror["spec"] == {"tcpPorts": [25060]}
 
 
 def test_ports_that_run_out_are_a_condition_and_follow_later(
@@ -377,22 +376,3 @@ def test_a_minute_without_the_api_server_is_caught_up_with_by_itself(
         assert time.monotonic() < ends
         reconcile_due(target)
     assert addresses(cluster, prod.customer.name) == ["10.9.0.1"]
-
-
-def test_the_chart_gives_a_worker_no_right_that_it_does_not_use(cluster: ApiServer, worker_kubeconfig: Path) -> None:
-    """Runs behind all tests of this folder that reconcile: together they use every right."""
-    used = {
-        (request.group, request.resource, request.verb)
-        for request in cluster.list_requests(0, user="system:serviceaccount:moorline:moorline-worker")
-        if request.code < 400
-    }
-    rules = cluster.read("clusterrole", "moorline-worker")["rules"]
-    given = {
-        (group, resource, verb)
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert given - used == set()
-    assert {"services", "endpointslices"} <= {resource for _, resource, _ in used}

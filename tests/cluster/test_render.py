@@ -84,7 +84,7 @@ def test_a_tunnel_is_a_service_a_slice_and_a_mirror() -> None:
             },
             "spec": {
                 "tcpPorts": [25060],
-                "upstreamDomains": [],
+                "upstreamDomains": None,
                 "access": None,
                 "expiresAt": None,
                 "tokenRef": None,
