@@ -102,7 +102,11 @@ def installation(node: Node, request: pytest.FixtureRequest) -> Iterator[Install
         node.kubectl("create", "namespace", APPLICATION)
         node.kubectl("create", "-f", "-", input=APPLICATION_POD)
         words = ["--namespace", NAMESPACE, "--create-namespace", "--values", VALUES, "--wait", "--timeout", "240s"]
-        node.helm("install", RELEASE, CHART, *words)
+        try:
+            node.helm("install", RELEASE, CHART, *words)
+        except AssertionError:
+            print(explain(node))
+            raise
         node.kubectl("-n", APPLICATION, "wait", "--for=condition=Ready", "pod/shell", "--timeout=60s", timeout=70)
         service = node.read("--namespace", NAMESPACE, "service", f"{RELEASE}-gateway")
         yield Installation(node, f"ws://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}")
