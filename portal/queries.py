@@ -12,6 +12,7 @@ from django.db.models import (
     CharField,
     Count,
     Exists,
+    F,
     IntegerField,
     OuterRef,
     Q,
@@ -24,7 +25,18 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from portal.models import Customer, Event, Gateway, Session, Token, Tunnel, TunnelPort
+from portal.models import (
+    Customer,
+    CustomerStatus,
+    Event,
+    Gateway,
+    Leftover,
+    Session,
+    Token,
+    Tunnel,
+    TunnelPort,
+    TunnelStatus,
+)
 
 IS_LIVE = Q(closed_at=None)
 # Gateways speak of themselves every 15 seconds.
@@ -232,6 +244,33 @@ def find_routes(tunnel_ids: Collection[int] | None = None) -> list[Route]:
         )
         for tunnel in tunnels
     ]
+
+
+def count_tunnels_by_state() -> dict[str, int]:
+    """Count the tunnels in each state: one query."""
+    counts = annotate_tunnels(Tunnel.objects.all()).order_by().values("state").annotate(count=Count("pk"))
+    found = {row["state"]: row["count"] for row in counts}
+    return {state.value: found.get(state.value, 0) for state in TunnelState}
+
+
+def count_gateways(now: datetime | None = None) -> dict[str, int]:
+    """Count the gateways that are up, that are stopping and that went silent."""
+    heard_of = list(live_gateways(now).values_list("draining", flat=True))
+    return {
+        "up": heard_of.count(False),
+        "stopping": heard_of.count(True),
+        "silent": Gateway.objects.count() - len(heard_of),
+    }
+
+
+def count_work() -> dict[str, int]:
+    """Count the rows that the reconciler has to do, and those among them that it failed at before."""
+    counts = {"due": 0, "failing": 0}
+    for kind in (CustomerStatus, TunnelStatus, Leftover):
+        to_do = kind.objects.filter(revision__gt=F("applied_revision"))
+        counts["due"] += to_do.count()
+        counts["failing"] += to_do.filter(failures__gt=0).count()
+    return counts
 
 
 def recent_events(limit: int) -> QuerySet[Event]:

@@ -23,6 +23,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.config.settings")
 _django: Any = get_asgi_application()  # before anything that imports models
 
 from portal import authorization, notices, queries  # noqa: E402
+from portal.metrics import GatewayCollector, PortalCollector, serve_metrics  # noqa: E402
 from portal.services import gateways, sessions  # noqa: E402
 from tunnels.gateway.addresses import parse_networks  # noqa: E402
 from tunnels.gateway.admission import Door, respond_plainly  # noqa: E402
@@ -213,7 +214,36 @@ def serve(role: Role, *, host: str, port: int, native: bool, drain_timeout: floa
         native=native,
         body_paths=() if role is Role.GATEWAY else FORM_PATHS,
     )
-    return run_server(server, gateway, drain_timeout=drain_timeout)
+    try:
+        stop_metrics = start_metrics(role, gateway)
+    except OSError as error:
+        return f"can't listen on port {settings.MOORLINE_METRICS_PORT} (MOORLINE_METRICS_PORT): {error.strerror}."
+    try:
+        return run_server(server, gateway, drain_timeout=drain_timeout)
+    finally:
+        stop_metrics()
+
+
+def start_metrics(role: Role, gateway: Gateway | None) -> Callable[[], None]:
+    """Offer the metrics of this process on MOORLINE_METRICS_PORT, if set; return what stops that."""
+    if not settings.MOORLINE_METRICS_PORT:
+        return lambda: None
+    collectors: list[Any] = [] if role is Role.GATEWAY else [PortalCollector()]
+    if gateway is not None:
+        collectors.append(GatewayCollector(lambda: count_gateway(gateway)))
+    return serve_metrics(settings.MOORLINE_METRICS_PORT, collectors)
+
+
+def count_gateway(gateway: Gateway) -> dict[str, float]:
+    """Count what a gateway holds now."""
+    tunnels = list(gateway.registry)
+    return {
+        "moorline_gateway_tunnels": len(tunnels),
+        "moorline_gateway_sessions": sum(len(tunnel.sessions) for tunnel in tunnels),
+        "moorline_gateway_streams": sum(tunnel.streams for tunnel in tunnels),
+        "moorline_gateway_connections": sum(tunnel.connections for tunnel in tunnels),
+        "moorline_gateway_draining": gateway.draining,
+    }
 
 
 def make_gateway() -> Gateway:

@@ -80,6 +80,7 @@ class Environment:
     port_quarantine: int
     network_policies: bool
     connect_url: str
+    metrics_port: int
     alive_file: str
     admin_username: str
     admin_password: str
@@ -183,6 +184,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         connect_url=_check_url(
             "MOORLINE_CONNECT_URL", variables.text("MOORLINE_CONNECT_URL", public_url), ("http", "https")
         ).rstrip("/"),
+        metrics_port=variables.number("MOORLINE_METRICS_PORT", 0, (0, PORTS[1])),
         alive_file=variables.text("MOORLINE_ALIVE_FILE"),
         admin_username=variables.text("MOORLINE_ADMIN_USERNAME", "admin"),
         admin_password=variables.text("MOORLINE_ADMIN_PASSWORD"),
