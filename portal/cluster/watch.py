@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 RESYNC_SECONDS: Final = 60.0
 FIRST_RETRY_SECONDS: Final = 2.0  # after something failed; twice as long each time, up to a minute
+LISTED_SECONDS: Final = 1.0
 IDLE_SECONDS: Final = 0.25
 # Any one look ends within this, whatever does not answer.
 STUCK_SECONDS: Final = 180.0
@@ -63,6 +64,11 @@ class Worker:
             self._noted[namespace, name] = None
             self._news.notify()
 
+    def compare_soon(self) -> None:
+        """Have everything compared in a second, when kopf has listed all of it; from any thread."""
+        with self._news:
+            self._resync_at = min(self._resync_at, monotonic() + LISTED_SECONDS)
+
     def run(self, stop: Event) -> None:
         """Work until *stop* is set."""
         while not stop.is_set():
@@ -82,10 +88,12 @@ class Worker:
         """Another process may have led in between: nothing noted before counts."""
         with self._news:
             self._noted.clear()
-        self._term, self._resync_at, self._failures = self._election.terms, 0.0, 0
+            self._resync_at = 0.0
+        self._term, self._failures = self._election.terms, 0
 
     def _resync(self) -> None:
-        self._resync_at = monotonic() + RESYNC_SECONDS
+        with self._news:
+            self._resync_at = monotonic() + RESYNC_SECONDS
         failures = self._failures
         self._attempt("all", self._compare)
         if self._failures == failures:
@@ -122,20 +130,31 @@ class Worker:
             close_old_connections()
         self._failures += 1
         delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10), RESYNC_SECONDS)
-        self._resync_at = min(self._resync_at, monotonic() + delay)
+        with self._news:
+            self._resync_at = min(self._resync_at, monotonic() + delay)
 
 
 class Notes:
-    """Turn events into names to look at, leaving out those that change nothing of interest, as a new status does."""
+    """Turn events into names to look at, leaving out those that change nothing of interest, as a new status does.
 
-    def __init__(self, note: Callable[[str, str], None], *, inlets: bool) -> None:
+    What kopf lists, as it does at the start and after it was cut off, is not looked at one by one: to compare all at
+    once is cheaper.
+
+    Args:
+        note: told the namespace and the name of resources to look at.
+        compare: told that all are to be compared.
+        inlets: whether the label of inlets uplink allows tunnels as well.
+    """
+
+    def __init__(self, note: Callable[[str, str], None], compare: Callable[[], None], *, inlets: bool) -> None:
         self._note = note
+        self._compare = compare
         self._inlets = inlets
         self._resources: dict[tuple[str, str, str], Any] = {}
         self._allowed: dict[str, bool] = {}
 
     def see_resource(self, kind: str | None, body: Mapping[str, Any]) -> None:
-        """See an event of a Tunnel resource; its *kind* is None when it is listed at the beginning."""
+        """See an event of a Tunnel resource; its *kind* is None when it is listed."""
         metadata = body["metadata"]
         key = (str(body["apiVersion"]), metadata["namespace"], metadata["name"])
         if kind == "DELETED":
@@ -146,7 +165,10 @@ class Notes:
             if self._resources.get(key) == state:
                 return
             self._resources[key] = state
-        self._note(*key[1:])
+        if kind is None:
+            self._compare()
+        else:
+            self._note(*key[1:])
 
     def see_namespace(self, kind: str | None, body: Mapping[str, Any]) -> None:
         """See an event of a namespace: where tunnels are allowed now, its resources are looked at again."""
@@ -212,7 +234,9 @@ async def _watch(intake: Intake, election: Election, groups: Sequence[str], serv
     threads = [_start("election", election.run, stop, fail), _start("worker", worker.run, stop, fail)]
     try:
         await kopf.operator(
-            registry=_make_registry(Notes(worker.note, inlets=INLETS_GROUP in groups), sorted(served), worker),
+            registry=_make_registry(
+                Notes(worker.note, worker.compare_soon, inlets=INLETS_GROUP in groups), sorted(served), worker
+            ),
             settings=_make_settings(),
             clusterwide=not settings.MOORLINE_TUNNELS_NAMESPACE,
             namespaces=[settings.MOORLINE_TUNNELS_NAMESPACE] if settings.MOORLINE_TUNNELS_NAMESPACE else [],

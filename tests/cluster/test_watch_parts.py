@@ -38,13 +38,21 @@ def noted() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def notes(noted: list[tuple[str, str]]) -> Notes:
-    return Notes(lambda *name: noted.append(name), inlets=False)
+    return Notes(lambda *name: noted.append(name), lambda: noted.append(("all", "")), inlets=False)
 
 
 def test_a_new_status_is_nothing_to_look_at(notes: Notes, noted: list[tuple[str, str]]) -> None:
-    notes.see_resource(None, tunnel())
+    notes.see_resource("ADDED", tunnel())
     notes.see_resource("MODIFIED", tunnel(resourceVersion="7") | {"status": {"sessions": 3}})
     assert noted == [("acmeco", "prod")]
+
+
+def test_what_is_listed_is_compared_as_a_whole_where_it_is_news(notes: Notes, noted: list[tuple[str, str]]) -> None:
+    notes.see_resource(None, tunnel())
+    notes.see_resource(None, tunnel())
+    assert noted == [("all", "")]
+    notes.see_resource(None, tunnel(generation=2))
+    assert noted == [("all", "")] * 2
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,13 @@ class Scripted:
         self._do(name)
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    ends = monotonic() + SECONDS
+    while not condition():
+        assert monotonic() < ends
+        sleep(0.01)
+
+
 @contextmanager
 def run_worker(intake: Scripted, leader: Leader) -> Iterator[Worker]:
     worker, stop = Worker(intake, leader, lambda served: None), Event()  # type: ignore[arg-type]
@@ -152,14 +167,25 @@ def test_who_does_not_lead_looks_at_nothing_and_at_everything_once_it_does() -> 
     intake = Scripted(do, {("acmeco", "missed")})
     with run_worker(intake, leader) as worker:
         worker.note("acmeco", "before")
-        begun, ends = worker.seen_alive_at, monotonic() + SECONDS
-        while worker.seen_alive_at == begun:
-            assert monotonic() < ends
-            sleep(0.01)
+        begun = worker.seen_alive_at
+        wait_for(lambda: worker.seen_alive_at > begun)
         assert (intake.comparisons, seen) == (0, [])
         leader.is_leading = True
         assert looked.wait(SECONDS)
     assert seen == ["missed"]
+
+
+def test_what_was_listed_is_compared_once_soon_after() -> None:
+    looked = Event()
+    intake = Scripted(lambda name: looked.set(), set())
+    with run_worker(intake, Leader()) as worker:
+        wait_for(lambda: intake.comparisons == 1)
+        for _ in range(1000):
+            worker.compare_soon()
+        wait_for(lambda: intake.comparisons == 2)
+        worker.note("acmeco", "prod")
+        assert looked.wait(SECONDS)
+    assert intake.comparisons == 2
 
 
 def test_the_longest_look_is_shorter_than_what_counts_as_stuck() -> None:
