@@ -33,7 +33,9 @@ spec:
           ports:
             - {name: http, containerPort: 8000}
             - {name: hop, containerPort: 8001}
-            {{- include "moorline.metricsPort" .root | nindent 12 }}
+            {{- with include "moorline.metricsPort" .root }}
+            {{- . | nindent 12 }}
+            {{- end }}
           {{- include "moorline.httpProbes" .root | nindent 10 }}
           lifecycle:
             # The ingress controller learns meanwhile that clients are to dial other pods.

@@ -66,7 +66,7 @@ automountServiceAccountToken: {{ .account | empty | not }}
 enableServiceLinks: false
 securityContext:
   {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
-{{- with include "moorline.scheduling" . }}
+{{- with include "moorline.scheduling" . | trim }}
 {{ . }}
 {{- end }}
 volumes:
