@@ -7,7 +7,9 @@ import tempfile
 # Set by the test that runs the portal's tests once more, on PostgreSQL.
 DATABASE_URL = os.environ.get("TEST_DATABASE_URL", "")
 
-for name in [name for name in os.environ if name.startswith("MOORLINE_") and name != "MOORLINE_REQUIRE_ALL"]:
+# These say what the tests have to work with, and nothing of how Moorline is set.
+FOR_TESTS = {"MOORLINE_REQUIRE_ALL", "MOORLINE_CLUSTER", "MOORLINE_TEST_KUBECONFIG"}
+for name in [name for name in os.environ if name.startswith("MOORLINE_") and name not in FOR_TESTS]:
     del os.environ[name]
 data = os.path.join(tempfile.gettempdir(), f"moorline-tests-{getpass.getuser()}")
 os.environ["MOORLINE_SECRET_KEY"] = "for-tests-only-0123456789-" * 2
