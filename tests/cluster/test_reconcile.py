@@ -356,6 +356,7 @@ def test_a_right_that_is_missing_is_named(
     assert "services" in message(prod, "Provisioned")
 
 
+@pytest.mark.timeout(150)  # the minute, and a server that starts
 def test_a_minute_without_the_api_server_is_caught_up_with_by_itself(
     cluster: ApiServer, target: KubernetesTarget, prod: Tunnel
 ) -> None:
