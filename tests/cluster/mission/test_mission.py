@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.mission.conftest import APPLICATION, COMPATIBLE, CUSTOMER, NAMESPACE, RELEASE, SEED, Installation
-from tests.cluster.mission.customer import Client
+from tests.cluster.mission.customer import Client, run_pages
 from tests.cluster.mission.node import end, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -68,7 +69,6 @@ def test_psql_answers_by_the_short_name_from_another_namespace(acmeco: Installat
     print(f"two sessions were in the EndpointSlice {time.monotonic() - began:.2f} s after the client's start")
     assert acmeco.psql("prod.acmeco", "-c", "SELECT count(*) FROM accounts") == "5"
     wait_for("connected", lambda: acmeco.condition("prod", "Connected") == "True", 10)
-    client.stop()
 
 
 def test_the_client_image_serves_the_manifest_of_the_readme(acmeco: Installation, finance: str) -> None:
@@ -81,6 +81,26 @@ def test_the_client_image_serves_the_manifest_of_the_readme(acmeco: Installation
         acmeco.node.kubectl("--namespace", CUSTOMER, "delete", "pod", "client", "--grace-period=1")
 
 
+def test_http_answers_by_the_host_name_of_a_tunnel_that_staff_made(acmeco: Installation, tmp_path: Path) -> None:
+    acmeco.manage("create_tunnel", "acmeco/web", "--host-name", "identity1.local")
+    shown = wait_for("a resource", lambda: acmeco.node.read("--namespace", CUSTOMER, "tunnels.moorline.dev", "web"), 10)
+    assert shown["metadata"]["labels"]["moorline.dev/managed-by"] == "portal"
+    token = acmeco.manage("mint_token", "acmeco/web", "--name", "client")
+    with run_pages(acmeco.node, tmp_path, "who are you?") as address:
+        upstream = f"identity1.local=http://{address}"
+        client = Client(acmeco.node, f"{acmeco.url}/{CUSTOMER}/web", token, [upstream], tmp_path / "client.log")
+        client.start(connections=1)
+        try:
+            wait_for("a session", lambda: acmeco.endpoints("identity1-local"), 20)
+            request = "GET / HTTP/1.1\\r\\nHost: identity1.local\\r\\nConnection: close\\r\\n\\r\\n"
+            ask = f"exec 3<>/dev/tcp/identity1-local.acmeco/8000; printf '{request}' >&3; cat <&3"
+            answered = acmeco.node.run(APPLICATION, "shell", "bash", "-c", ask)
+        finally:
+            client.stop()
+    assert "HTTP/1.1 200" in answered.stdout.splitlines()[0], answered
+    assert answered.stdout.endswith("who are you?")
+
+
 def test_a_gateway_without_the_session_answers_too(acmeco: Installation, client: Client) -> None:
     client.start(connections=1)
     wait_for("one gateway holds the session", lambda: len(acmeco.endpoints("prod")) == 1, 20)
@@ -90,27 +110,14 @@ def test_a_gateway_without_the_session_answers_too(acmeco: Installation, client:
     assert len(gateways) == 2
     for address in gateways.values():
         assert acmeco.psql(address, "-c", "SELECT count(*) FROM accounts", port=listens_on) == "5"
-    client.stop()
 
 
 def test_a_killed_client_is_noticed_at_once(acmeco: Installation, client: Client) -> None:
     client.start(connections=1)
     wait_for("a session", lambda: acmeco.endpoints("prod"), 20)
     wait_for("connected", lambda: acmeco.condition("prod", "Connected") == "True", 10)
-    words = [
-        "psql",
-        "-U",
-        "postgres",
-        "-h",
-        "prod.acmeco",
-        "-p",
-        "25060",
-        "-d",
-        "finance",
-        "-c",
-        "SELECT pg_sleep(100)",
-    ]
-    waiting = acmeco.node.start(APPLICATION, "shell", *words)
+    line = "host=prod.acmeco port=25060 user=postgres dbname=finance"
+    waiting = acmeco.node.start(APPLICATION, "shell", "psql", line, "-c", "SELECT pg_sleep(100)")
     try:
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(100)'"
         wait_for("a query in flight", lambda: acmeco.psql("prod.acmeco", "-c", sleeping) == "1", 10)
@@ -154,7 +161,6 @@ def test_a_rolling_restart_refuses_no_new_connection(acmeco: Installation, clien
     assert counted, told
     assert int(counted[2]) == 0, told
     assert int(counted[1]) > 100, "too few connections to tell"
-    client.stop()
 
 
 def test_a_resource_of_the_compatible_group_is_served(acmeco: Installation) -> None:
