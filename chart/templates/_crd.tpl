@@ -116,9 +116,10 @@ properties:
         type: object
         properties:
           from:
-            description: Namespaces and pods that may connect; nobody when the list is empty.
+            description: Namespaces and pods that may connect, and nobody else.
             type: array
-            maxItems: 100
+            minItems: 1
+            maxItems: 50
             x-kubernetes-list-type: atomic
             items:
               type: object

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.options import BaseModelAdmin
 from django.core.exceptions import ValidationError
-from django.db.models import Model, QuerySet
+from django.db.models import Field, JSONField, Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -34,6 +34,9 @@ def say_sessions_end(sessions: QuerySet[Session]) -> str:
             return f"{count} live sessions end within seconds, and with them every connection inside."
 
 
+JSON_ROWS = 3
+
+
 class ServiceAdmin(ModelAdmin):
     """A model whose rows are written by services, one at a time."""
 
@@ -43,6 +46,12 @@ class ServiceAdmin(ModelAdmin):
     warn_unsaved_form = True
     delete_confirmation_template = "admin/portal/confirm.html"
     compressed_fields = True
+
+    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and isinstance(db_field, JSONField):
+            field.widget.attrs["rows"] = JSON_ROWS
+        return field
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}

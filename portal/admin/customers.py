@@ -101,7 +101,7 @@ class CustomerAdmin(ServiceAdmin):
     def conditions(self, customer: Customer) -> SafeString | str:
         status = customer.status
         if status.applied_revision and not status.conditions:
-            return "Its namespace is as desired."
+            return "As desired."
         return show_conditions(status.conditions)
 
     @display(description="Tunnels", ordering="tunnel_count")

@@ -152,12 +152,12 @@ def bring_one(api: KubernetesApi, desired: Manifest, live: Manifest | None) -> i
             if refused.reason != "AlreadyExists":
                 raise
             live = api.find(*key_of(desired))
-        if live is None or not is_ours(live, desired):
-            kind, namespace, name = key_of(desired)
-            raise NotOurs(
-                f"{kind} {namespace}/{name} exists and is not Moorline's. Rename or delete it, or give the tunnel "
-                "another name."
-            )
+    if live is None or not is_ours(live, desired):
+        kind, namespace, name = key_of(desired)
+        raise NotOurs(
+            f"{kind} {namespace}/{name} exists and is not Moorline's. Rename or delete it, or give the tunnel another "
+            "name."
+        )
     if not differs(desired, live):
         return writes
     live, writes = api.apply(desired), writes + 1

@@ -120,6 +120,8 @@ def make_tunnel_policy(installation: Installation, tunnel: TunnelSpec) -> Manife
     """Return the NetworkPolicy that lets a tunnel's peers, and nobody else, connect to its ports of the gateways."""
     metadata = _metadata(installation, tunnel, names.policy_name(tunnel.customer, tunnel.name))
     ports = sorted(port.listen_port for port in tunnel.listening if port.listen_port is not None)
+    # Written as for a policy in the customer's namespace, where a peer that names no namespaces means those of its own.
+    own = {"matchLabels": {"kubernetes.io/metadata.name": tunnel.customer}}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -129,8 +131,7 @@ def make_tunnel_policy(installation: Installation, tunnel: TunnelSpec) -> Manife
             "policyTypes": ["Ingress"],
             "ingress": [
                 {
-                    # A peer without a namespaceSelector would mean the gateways' own namespace.
-                    "from": [EVERYWHERE | dict(peer) for peer in tunnel.access],
+                    "from": [{"namespaceSelector": own, **peer} for peer in tunnel.access],
                     "ports": [{"port": port, "protocol": "TCP"} for port in ports],
                 }
             ],

@@ -94,6 +94,7 @@ class TunnelSpec:
     standing: Standing = Standing.OPEN
     source: Source = Source.PORTAL
     resource_group: str = ""
+    resource_generation: int = 0
     token_secret: str = ""
     token_key: str = ""
 
@@ -134,7 +135,7 @@ def read_customers(customer_ids: Collection[int] | None = None) -> list[Customer
 def read_tunnels(tunnel_ids: Collection[int] | None = None, now: datetime | None = None) -> list[TunnelSpec]:
     """Read tunnels, these or all, with the gateways that hold their sessions: six queries."""
     now = now or timezone.now()
-    rows = Tunnel.objects.select_related("customer").prefetch_related("ports", "hosts").order_by("pk")
+    rows = Tunnel.objects.select_related("customer", "status").prefetch_related("ports", "hosts").order_by("pk")
     rows = rows.annotate(live=Count("sessions", filter=Q(sessions__closed_at=None)))
     if tunnel_ids is not None:
         rows = rows.filter(pk__in=tunnel_ids)
@@ -169,6 +170,7 @@ def _read_tunnel(row: Any, gateways: list[Any], now: datetime) -> TunnelSpec:
         standing=_read_standing(row, now),
         source=Source(row.source),
         resource_group=row.resource_group,
+        resource_generation=row.status.resource_generation,
         token_secret=row.token_secret,
         token_key=row.token_key,
     )

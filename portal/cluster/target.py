@@ -13,7 +13,7 @@ from django.conf import settings
 
 from portal.cluster import names, render
 from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, connect
-from portal.cluster.apply import Change, Key, Observed, Problem, bring, differs, explain_refusal, key_of
+from portal.cluster.apply import Change, Key, Observed, Problem, bring, differs, explain_refusal, is_ours, key_of
 from portal.cluster.spec import CustomerSpec, Installation, TunnelSpec, read_installation
 from portal.models import Source
 
@@ -144,7 +144,7 @@ class KubernetesTarget:
         key = _resource_key(tunnel)
         # A mirror that was made just now is not among what was observed before.
         resource = live.objects.get(key) or (self.api.get(*key) if key[0] in live.resources else None)
-        if resource is None or not _status_differs(tunnel, resource, conditions):
+        if resource is None or not self._is_status_due(tunnel, resource, conditions):
             return False
         try:
             self.api.merge_status(*key, make_status(tunnel, resource, conditions))
@@ -157,7 +157,12 @@ class KubernetesTarget:
     def has_other_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         """Say whether the status of the tunnel's resource is not what is known of it."""
         resource = live.objects.get(_resource_key(tunnel))
-        return resource is not None and _status_differs(tunnel, resource, conditions)
+        return resource is not None and self._is_status_due(tunnel, resource, conditions)
+
+    def _is_status_due(self, tunnel: TunnelSpec, resource: Manifest, conditions: Sequence[Mapping[str, Any]]) -> bool:
+        if tunnel.source == Source.PORTAL and not is_ours(resource, render.make_mirror(self.installation, tunnel)):
+            return False  # somebody's own resource of the name of a tunnel of the portal: the watch says so there
+        return differs(make_status(tunnel, resource, conditions), resource.get("status") or {})
 
     # -- customers and the installation -------------------------------------------------------------------------------
 
@@ -286,27 +291,15 @@ def _resource_key(tunnel: TunnelSpec) -> Key:
     return kind, tunnel.customer, tunnel.name
 
 
-def _status_differs(tunnel: TunnelSpec, resource: Manifest, conditions: Sequence[Mapping[str, Any]]) -> bool:
-    return differs(make_status(tunnel, resource, conditions), resource.get("status") or {})
-
-
 def make_status(tunnel: TunnelSpec, resource: Manifest, conditions: Sequence[Mapping[str, Any]]) -> Manifest:
-    """Return the status of a Tunnel resource."""
-    generation = resource["metadata"].get("generation", 0)
-    status: Manifest = {
+    """Return the status of a Tunnel resource, of the generation that is in the row."""
+    is_mirror = tunnel.source == Source.PORTAL
+    generation = resource["metadata"].get("generation", 0) if is_mirror else tunnel.resource_generation
+    return {
+        "observedGeneration": generation,
         "sessions": tunnel.sessions,
         "conditions": [{**condition, "observedGeneration": generation} for condition in conditions],
     }
-    if is_taken(tunnel, resource):
-        status["observedGeneration"] = generation
-    return status
-
-
-def is_taken(tunnel: TunnelSpec, resource: Manifest) -> bool:
-    """Say whether what a resource asks for is what its row says."""
-    spec = resource.get("spec") or {}
-    wanted = render.make_resource_spec(tunnel)
-    return not any(differs(wanted[key], spec.get(key)) for key in ("tcpPorts", "upstreamDomains", "access"))
 
 
 @cache

@@ -163,7 +163,8 @@ class Migration(migrations.Migration):
             field=models.JSONField(
                 blank=True,
                 default=list,
-                help_text="Who may connect inside the cluster, as peers of a NetworkPolicy. Empty lets everyone.",
+                help_text="Who may connect inside the cluster, as peers of a NetworkPolicy in the customer's "
+                "namespace. Empty lets everyone.",
                 validators=[portal.models.access.validate_access],
             ),
         ),

@@ -57,7 +57,8 @@ class Tunnel(models.Model):
         default=list,
         blank=True,
         validators=[validate_access],
-        help_text="Who may connect inside the cluster, as peers of a NetworkPolicy. Empty lets everyone.",
+        help_text="Who may connect inside the cluster, as peers of a NetworkPolicy in the customer's namespace. "
+        "Empty lets everyone.",
     )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on its clients are refused.")
     source = models.CharField(max_length=8, choices=Source, default=Source.PORTAL, editable=False)

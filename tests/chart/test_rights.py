@@ -91,7 +91,7 @@ def test_in_one_namespace_nothing_is_for_the_whole_cluster() -> None:
     policies = {("moorline", "networking.k8s.io", "networkpolicies"): WRITE}
     assert list_rights(documents) == {
         "moorline-worker": list_worker_rights("acmeco", BOTH) | policies,
-        "moorline-watch": list_watch_rights("acmeco", BOTH) | {("acmeco", "", "namespaces"): ["get"]},
+        "moorline-watch": list_watch_rights("acmeco", BOTH),
     }
 
 

@@ -377,3 +377,21 @@ def test_a_minute_without_the_api_server_is_caught_up_with_by_itself(
         assert time.monotonic() < ends
         reconcile_due(target)
     assert addresses(cluster, prod.customer.name) == ["10.9.0.1"]
+
+
+def test_a_resource_of_somebody_elses_with_the_tunnels_name_is_left_alone(
+    cluster: ApiServer, target: KubernetesTarget, prod: Tunnel
+) -> None:
+    namespace = prod.customer.name
+    cluster.kubectl("create", "namespace", namespace)
+    foreign = {
+        "apiVersion": "moorline.dev/v1alpha1",
+        "kind": "Tunnel",
+        "metadata": {"name": "prod", "namespace": namespace},
+        "spec": {"tcpPorts": [1]},
+    }
+    cluster.kubectl("create", "-f", "-", input=json.dumps(foreign))
+    before = cluster.read("tunnels.moorline.dev", "prod", "-n", namespace)
+    tally = reconcile_due(target)
+    assert [problem.reason for problem in tally.problems] == ["NameTaken"]
+    assert cluster.read("tunnels.moorline.dev", "prod", "-n", namespace) == before

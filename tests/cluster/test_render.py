@@ -165,7 +165,12 @@ def test_a_restricted_tunnel_has_a_policy_beside_the_gateways() -> None:
             "policyTypes": ["Ingress"],
             "ingress": [
                 {
-                    "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "billing"}}}],
+                    "from": [
+                        {
+                            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "acmeco"}},
+                            "podSelector": {"matchLabels": {"app": "billing"}},
+                        }
+                    ],
                     "ports": [{"port": 20000, "protocol": "TCP"}, {"port": 20001, "protocol": "TCP"}],
                 }
             ],

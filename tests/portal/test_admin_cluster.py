@@ -104,4 +104,4 @@ def test_the_quota_of_a_customer_is_set(staff: Client, acmeco: Customer) -> None
     acmeco.refresh_from_db()
     assert (acmeco.resource_quota, acmeco.isolated) == ({}, False)
     reconcile_due(LocalTarget())
-    assert "Its namespace is as desired." in read(staff, "customer_change", acmeco.pk)
+    assert "As desired." in read(staff, "customer_change", acmeco.pk)
