@@ -9,9 +9,10 @@ from picows import WSHandshakeError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tunnels.protocol import SUBPROTOCOL, ErrorCode, Hello, Role, Session
+from tunnels.protocol import SUBPROTOCOL, ErrorCode, Hello, Limits, Role, Session
+from tunnels.transport.native import GatewayUnwanted, connect_native
 
-from .conftest import BOUND, ConnectClient, GatewayProcess, StartGateway, StartUpstream, echo, until
+from .conftest import BOUND, ConnectClient, GatewayProcess, StartGateway, StartUpstream, TestClient, echo, until
 
 
 async def test_it_works(gateway: GatewayProcess, connect_client: ConnectClient, start_upstream: StartUpstream) -> None:
@@ -171,3 +172,29 @@ async def test_the_native_client_sees_the_status(gateway: GatewayProcess, connec
             await connect_client(gateway, token="wrong")
         assert refused.value.response is not None
         assert refused.value.response.status == 401
+
+
+async def test_a_client_is_told_which_gateway_it_reached_before_it_says_hello(gateway: GatewayProcess) -> None:
+    headers = {"Authorization": "Bearer good"}
+    async with connect(gateway.url(), additional_headers=headers, subprotocols=[SUBPROTOCOL], proxy=None) as websocket:
+        assert websocket.response is not None
+        told = websocket.response.headers.get("Moorline-Gateway")
+    assert told == (None if gateway.kind == "daphne" else "gateway-0"), "Daphne alone adds no header to an upgrade"
+
+
+@pytest.mark.parametrize("kind", ["native", "uvicorn"])
+async def test_a_client_that_wants_another_gateway_leaves_nothing(start_gateway: StartGateway, kind: str) -> None:
+    gateway = await start_gateway(kind)
+    headers = {"Authorization": "Bearer good", "Sec-WebSocket-Protocol": SUBPROTOCOL}
+    endpoint = TestClient({}, Limits(), None).endpoint
+    with pytest.raises(GatewayUnwanted, match="gateway-0"):
+        await connect_native(
+            gateway.url(), endpoint, headers=headers, ssl_context=None, proxy=None, timeout=BOUND, wants=lambda _: False
+        )
+
+    async def nothing_left() -> bool:
+        return (await gateway.stats())["tunnels"] == {}
+
+    await until(nothing_left, "the session to be forgotten")
+    assert gateway.find("opened") is None
+    assert "Traceback" not in gateway.read_log()

@@ -101,7 +101,8 @@ class ClientSession:
         """
         deadline = time.monotonic() + limit
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.succeeded.wait(), limit)
+            async with asyncio.timeout(limit):
+                await self.succeeded.wait()
             await asyncio.sleep(OVERLAP)
         await self._close_when_idle(max(deadline - time.monotonic(), 0.0), "the gateway is stopping")
 

@@ -146,6 +146,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.ready:
+            self.ready = False
             await self._presence.end()
 
     # -- admission ----------------------------------------------------------------------------------------------------
@@ -233,12 +234,12 @@ class Gateway:
         notices = self._notices
         try:
             await self.start()
-            grant = await asyncio.wait_for(
-                self._directory.authorize(names["customer"], names["tunnel"], token, address), DIRECTORY_TIMEOUT
-            )
+            async with asyncio.timeout(DIRECTORY_TIMEOUT):
+                grant = await self._directory.authorize(names["customer"], names["tunnel"], token, address)
             if self._notices != notices:  # something changed while the portal was asked
                 notices = self._notices
-                grant = await asyncio.wait_for(self._directory.renew(grant), DIRECTORY_TIMEOUT)
+                async with asyncio.timeout(DIRECTORY_TIMEOUT):
+                    grant = await self._directory.renew(grant)
         except Refused as refused:
             self._known.discard(token)
             if refused.status == 401:
@@ -331,7 +332,8 @@ class Gateway:
             tokens.setdefault(session.grant.token_id, []).append(session)
         for sessions in tokens.values():
             try:
-                grant = await asyncio.wait_for(self._directory.renew(sessions[0].grant), DIRECTORY_TIMEOUT)
+                async with asyncio.timeout(DIRECTORY_TIMEOUT):
+                    grant = await self._directory.renew(sessions[0].grant)
             except Refused as refused:
                 for session in sessions:
                     session.endpoint.close(refused.code, refused.reason)

@@ -1,4 +1,4 @@
-"""Tell the portal which sessions opened and closed, in order, without a session ever waiting for it."""
+"""Tell the portal which sessions opened and closed, each in order, without a session ever waiting for it."""
 
 from __future__ import annotations
 
@@ -15,58 +15,62 @@ CALL_TIMEOUT: Final = 10.0  # seconds
 TRIES: Final = 3
 RETRY_DELAY: Final = 0.5  # seconds, doubled each time
 MAX_WAITING: Final = 50_000
+QUEUES: Final = 3  # reports under way at a time: a gateway that stops sends all its clients to others in one moment
 
 Call = Callable[[], Awaitable[None]]
 
 
 class Ledger:
-    """A queue of reports, and the one task that delivers them."""
+    """A few queues of reports, each with a task that delivers them; those of one session are in one queue."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._calls: asyncio.Queue[Call] = asyncio.Queue(MAX_WAITING)
-        self._task: asyncio.Task[None] | None = None
+        self._queues: list[asyncio.Queue[Call]] = [asyncio.Queue(MAX_WAITING) for _ in range(QUEUES)]
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._deliver())
+        self._tasks = [asyncio.create_task(self._deliver(queue)) for queue in self._queues]
 
     async def stop(self, timeout: float) -> None:
         """Deliver what waits, for *timeout* seconds at most, and stop."""
-        if self._task is None:
+        if not self._tasks:
             return
         try:
-            await asyncio.wait_for(self._calls.join(), timeout)
+            async with asyncio.timeout(timeout):
+                for queue in self._queues:
+                    await queue.join()
         except TimeoutError:
-            logger.warning(
-                "%d session reports were not delivered; the portal closes them by itself", self._calls.qsize()
-            )
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+            waiting = sum(queue.qsize() for queue in self._queues)
+            logger.warning("%d session reports were not delivered; the portal closes them by itself", waiting)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def note_opened(self, report: SessionReport) -> None:
-        self._put(lambda: self._directory.session_opened(report))
+        self._put(report.session_id, lambda: self._directory.session_opened(report))
 
     def note_closed(self, session_id: str, code: str, reason: str, usage: Usage) -> None:
-        self._put(lambda: self._directory.session_closed(session_id, code, reason, usage))
+        self._put(session_id, lambda: self._directory.session_closed(session_id, code, reason, usage))
 
-    def _put(self, call: Call) -> None:
+    def _put(self, session_id: str, call: Call) -> None:
         try:
-            self._calls.put_nowait(call)
+            self._queues[hash(session_id) % QUEUES].put_nowait(call)
         except asyncio.QueueFull:
             logger.error("the portal takes no session reports; the list of connected clients there is out of date")
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, queue: asyncio.Queue[Call]) -> None:
         while True:
-            call = await self._calls.get()
+            call = await queue.get()
             try:
                 await self._try_call(call)
             finally:
-                self._calls.task_done()
+                queue.task_done()
 
     async def _try_call(self, call: Call) -> None:
         for attempt in range(TRIES):
             try:
-                await asyncio.wait_for(call(), CALL_TIMEOUT)
+                async with asyncio.timeout(CALL_TIMEOUT):  # wait_for() may lose a cancellation, and this would go on
+                    await call()
                 return
             except Exception as error:
                 if attempt + 1 == TRIES:

@@ -27,13 +27,15 @@ class Presence:
     async def begin(self) -> None:
         """Say that the gateway starts; raises what the portal's answer raises."""
         async with self._turn:
-            await asyncio.wait_for(self._directory.gateway_started(self.report), CALL_TIMEOUT)
+            async with asyncio.timeout(CALL_TIMEOUT):
+                await self._directory.gateway_started(self.report)
 
     async def beat(self, sessions: Mapping[str, Usage]) -> None:
         """Say that the gateway and these sessions are live."""
         async with self._turn:
             try:
-                await asyncio.wait_for(self._directory.heartbeat(self.report, sessions), CALL_TIMEOUT)
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    await self._directory.heartbeat(self.report, sessions)
             except Exception as error:
                 logger.error("the portal took no heartbeat: %s", describe(error))
 
@@ -42,7 +44,8 @@ class Presence:
         async with self._turn:
             self.report = replace(self.report, draining=True)  # heartbeats say it again
             try:
-                await asyncio.wait_for(self._directory.gateway_draining(self.report.name), CALL_TIMEOUT)
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    await self._directory.gateway_draining(self.report.name)
             except Exception as error:
                 logger.error("the portal could not be told that this gateway is stopping: %s", describe(error))
 
@@ -50,6 +53,7 @@ class Presence:
         """Say that the gateway is gone."""
         async with self._turn:
             try:
-                await asyncio.wait_for(self._directory.gateway_stopped(self.report.name), CALL_TIMEOUT)
+                async with asyncio.timeout(CALL_TIMEOUT):
+                    await self._directory.gateway_stopped(self.report.name)
             except Exception as error:
                 logger.error("the portal could not be told that this gateway is gone: %s", describe(error))

@@ -63,7 +63,8 @@ class Routes:
         due = loop.time() + REFRESH_INTERVAL
         while True:
             try:
-                await asyncio.wait_for(self._news.wait(), max(due - loop.time(), 0))
+                async with asyncio.timeout_at(due):
+                    await self._news.wait()
                 await asyncio.sleep(GATHER)
             except TimeoutError:
                 self._all_noted = True
@@ -91,7 +92,8 @@ class Routes:
         return everything
 
     async def _read(self, tunnel_ids: Collection[str] | None) -> None:
-        routes = await asyncio.wait_for(self._directory.routes(tunnel_ids), READ_TIMEOUT)
+        async with asyncio.timeout(READ_TIMEOUT):
+            routes = await self._directory.routes(tunnel_ids)
         found = set()
         for number, route in enumerate(routes, 1):
             if self._serves(route):

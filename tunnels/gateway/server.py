@@ -192,9 +192,10 @@ def run_server(server: TunnelServer, gateway: Gateway | None, *, drain_timeout: 
 
     async def stop_calmly() -> None:
         try:
-            await server.stop_listening()
-            if gateway is not None:
-                await gateway.drain(drain_timeout)
+            if gateway is None:
+                await server.stop_listening()
+            else:
+                await asyncio.gather(server.stop_listening(), gateway.drain(drain_timeout))
                 await gateway.stop()
         finally:
             server.stop()

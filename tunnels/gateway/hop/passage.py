@@ -99,7 +99,8 @@ class Relay:
     async def reread(self, tunnel_id: str) -> None:
         """Have the portal asked who holds a tunnel; returns when it is known, or REREAD_TIMEOUT has passed."""
         try:
-            await asyncio.wait_for(self._reread(tunnel_id), REREAD_TIMEOUT)
+            async with asyncio.timeout(REREAD_TIMEOUT):
+                await self._reread(tunnel_id)
         except TimeoutError:
             logger.debug("the portal has not said in time who holds tunnel %s", tunnel_id)
 
@@ -193,7 +194,7 @@ class Passage:
                     return refusal
                 if await self._park(change, min(left, ASK_AGAIN)):
                     asked.clear()
-            elif not reread:
+            elif not reread and refusal.code is ErrorCode.LOST:
                 reread = True  # what is known of its holders may be a moment old
                 await relay.reread(tunnel_id)
                 if not change.is_set():
@@ -207,7 +208,8 @@ class Passage:
         relay = self._relay
         relay.parked += 1
         try:
-            await asyncio.wait_for(change.wait(), limit)
+            async with asyncio.timeout(limit):
+                await change.wait()
             return True
         except TimeoutError:
             await relay.reread(self._request.tunnel_id)
