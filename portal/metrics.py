@@ -60,9 +60,7 @@ class PortalCollector(Collector):
         yield GaugeMetricFamily("moorline_sessions", "Live sessions on all gateways.", value=totals.live_sessions)
         yield _by_state("moorline_tunnels", "Tunnels.", queries.count_tunnels_by_state())
         yield _by_state("moorline_gateways", "Gateways by what they say of themselves.", queries.count_gateways())
-        yield _by_state(
-            "moorline_work", "Rows to reconcile, and those that failed before.", queries.count_work()
-        )
+        yield _by_state("moorline_work", "Rows to reconcile, and those that failed before.", queries.count_work())
 
 
 def _by_state(name: str, about: str, counts: Mapping[str, float]) -> GaugeMetricFamily:
