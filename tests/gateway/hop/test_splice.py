@@ -77,7 +77,9 @@ Run = Callable[[Callable[[], Awaitable[None]]], None]
 
 async def receive(sock: socket.socket, size: int) -> bytes:
     received = bytearray()
-    while len(received) < size and (data := await asyncio.get_running_loop().sock_recv(sock, size - len(received))):
+    while len(received) < size and (
+        data := await asyncio.get_running_loop().sock_recv(sock, min(size - len(received), 65536))
+    ):
         received += data
     return bytes(received)
 
