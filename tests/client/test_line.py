@@ -177,7 +177,7 @@ async def test_an_idle_session_stays_until_it_has_a_successor(
     gateway: InProcessGateway, start_client: StartClient, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until then it is what the provider's Services lead to."""
-    monkeypatch.setattr("tunnels.client.session.OVERLAP", 0.2)
+    monkeypatch.setattr("tunnels.client.session.OVERLAP", 0.0)
     start_client("1=127.0.0.1:1")
     first = await gateway.wait_for_session()
     gateway.refuse(503, "not ready")
@@ -185,10 +185,24 @@ async def test_an_idle_session_stays_until_it_has_a_successor(
     await until(lambda: len(gateway.requests) >= 4, "a few attempts")
     assert first.ended is None
     gateway.answer = None
-    second = await gateway.wait_for_session(2)
-    assert first.ended is None
+    await until(lambda: len(gateway.sessions) == 2 and gateway.sessions[1].live, "the successor")
     await until(lambda: first.ended is not None, "the idle session to end")
-    assert second.ended is None
+    assert gateway.sessions[1].live
+
+
+async def test_an_idle_session_outlives_the_opening_of_its_successor(
+    gateway: InProcessGateway, start_client: StartClient, start_service: StartService
+) -> None:
+    """The provider's Services have not followed yet."""
+    service = await start_service(echo)
+    start_client(f"1={service.address}")
+    first = await gateway.wait_for_session()
+    first.endpoint.announce_end(ErrorCode.SHUTDOWN, 20, "rolling update")
+    await gateway.wait_for_session(2)
+    for _ in range(10):
+        assert await ask(gateway.listen(Target(1)), b"over the new one") == b"over the new one"
+    assert first.ended is None
+    assert first.draining is None, "the client has not said that it is leaving"
 
 
 async def test_an_idle_session_without_a_successor_ends_with_its_time(

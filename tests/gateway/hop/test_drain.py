@@ -193,8 +193,14 @@ async def test_a_gateway_that_stops_holds_no_connection_that_waits(peers: Peers,
     writer.close()
 
 
-async def test_a_connection_waits_where_its_holder_is_stopping(peers: Peers, start_upstream: StartUpstream) -> None:
+async def test_a_connection_waits_where_its_holder_is_stopping(
+    peers: Peers, start_upstream: StartUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It came to a third gateway, which knows nothing of a drain but what the holder answers."""
+
+    async def forget(gateway: str) -> None: ...
+
+    monkeypatch.setattr(peers.portal, "gateway_draining", forget)
     upstreams = {1: await start_upstream(echo)}
     old, new, third = [await peers.start(name, linger=1.0) for name in ("old", "new", "third")]
     client = await peers.connect(old, upstreams)

@@ -22,10 +22,10 @@ LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 class Pair:
     """An application, the splice, and the other gateway's end."""
 
-    def __init__(self, *, small: bool = False) -> None:
+    def __init__(self, *, small: bool = False, small_holder: bool = False) -> None:
         self.ends = 0
         self.application, inner = connect(small=small)
-        self.holder, outer = connect(small=small)
+        self.holder, outer = connect(small=small or small_holder)
         self.splice = Splice(inner, outer, self._end)
 
     def _end(self) -> None:
@@ -155,7 +155,7 @@ def fill(sock: socket.socket) -> int:
 
 def test_a_reader_that_takes_nothing_holds_up_the_sender(run: Run) -> None:
     async def work() -> None:
-        pair = Pair(small=True)
+        pair = Pair(small_holder=True)
         sent, quiet = 0, 0
         while quiet < 20:
             more = fill(pair.application)
@@ -164,7 +164,7 @@ def test_a_reader_that_takes_nothing_holds_up_the_sender(run: Run) -> None:
             await asyncio.sleep(0.005)
         held = sum(len(way._held) for way in pair.splice._ways)
         assert 0 < held <= READ_SIZE
-        assert sent < 2 * 1024 * 1024, "kernel buffers and one read, whatever the sender has"
+        assert sent < 16 * 1024 * 1024, "kernel buffers and one read, whatever the sender has"
         pair.application.shutdown(socket.SHUT_WR)
         assert len(await receive_all(pair.holder)) == sent
         pair.close()
