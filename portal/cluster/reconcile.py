@@ -7,7 +7,7 @@ thread and a few queries for each batch; threads only talk to the cluster.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
@@ -27,8 +27,9 @@ from portal.services import tunnels, work
 log = logging.getLogger(__name__)
 
 BATCH: Final = 200
-# The work on a batch ends well before its claims do.
-BATCH_SECONDS: Final = work.CLAIM_FOR.total_seconds() - 40.0
+# The work on a batch ends well before its claims do: three rounds of the API, one call's time-outs behind each.
+BATCH_SECONDS: Final = 25.0
+SECRETS_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 60.0
 PASSING: Final = frozenset({UNREACHABLE, "NamespaceTerminating", "NamespaceMissing", "Conflict"})
 NOT_REACHED = Problem("NotReached", "There was no time for it; it is next.")
@@ -77,38 +78,60 @@ def reconcile_tunnels(target: Target, tally: Tally) -> None:
     if not statuses:
         return
     specs = _read_with_ports(list(statuses))
-    problems: dict[int, list[Problem]] = {spec.tunnel_id: _find_missing_ports(spec) for spec in specs}
-    live = Observed("", [])
-    try:
-        live = target.observe(specs)
-        changes = _in_threads(specs, lambda spec: target.bring_tunnel(spec, live))
-        if any(spec.generation != statuses[spec.tunnel_id].observed_generation for spec in specs):
-            tally.written += target.bring_policy(read_restricted_ports()).written
-    except (Unreachable, ApiRefused) as error:
-        changes = [_note_failure(error)] * len(specs)
-    for spec, change in zip(specs, changes, strict=True):
-        tally.written += change.written
-        problems[spec.tunnel_id] += change.problems
-        problems[spec.tunnel_id] += secrets.keep_secret(target, spec)
-        _touch_missing_namespace(spec, problems[spec.tunnel_id])
-    conditions = {
-        spec.tunnel_id: find_conditions(
+    is_new = any(spec.generation != statuses[spec.tunnel_id].observed_generation for spec in specs)
+    live, changes = _bring_tunnels(target, specs, is_new=is_new)
+    _keep_secrets(target, specs, changes)
+    conditions = [
+        find_conditions(
             spec,
-            problems[spec.tunnel_id],
+            change.problems,
             statuses[spec.tunnel_id].conditions,
             timezone.now(),
             in_place=target.in_place,
             refusal=statuses[spec.tunnel_id].refusal,
         )
-        for spec in specs
-    }
-    told = _in_threads(specs, lambda spec: _tell_resource(target, spec, live, conditions[spec.tunnel_id]))
-    for spec, change in zip(specs, told, strict=True):
-        tally.written += change.written
-        tally.problems += problems[spec.tunnel_id]
-        changes_of_row = {"conditions": conditions[spec.tunnel_id], "observed_generation": spec.generation}
-        _record(statuses[spec.tunnel_id], changes_of_row, problems[spec.tunnel_id] + change.problems)
+        for spec, change in zip(specs, changes, strict=True)
+    ]
+    found = {spec.tunnel_id: one for spec, one in zip(specs, conditions, strict=True)}
+    told = _in_threads(specs, lambda spec: Change(int(target.write_status(spec, live, found[spec.tunnel_id]))))
+    for spec, change, telling in zip(specs, changes, told, strict=True):
+        _touch_missing_namespace(spec, change.problems)
+        fields = {"conditions": found[spec.tunnel_id], "observed_generation": spec.generation}
+        _record(statuses[spec.tunnel_id], fields, change.problems + telling.problems)
+        tally.written += change.written + telling.written
+        tally.problems += change.problems
     tally.tunnels += len(specs)
+
+
+def _bring_tunnels(target: Target, specs: Sequence[TunnelSpec], *, is_new: bool) -> tuple[Observed, list[Change]]:
+    """Bring the objects of tunnels to what is desired; where something *is_new* who may connect comes first."""
+    try:
+        live = target.observe(specs)
+        # A tunnel is closed to others before it is opened to its peers.
+        policy = target.bring_policy(read_restricted_ports()) if is_new else Change()
+        changes = _in_threads(specs, lambda spec: target.bring_tunnel(spec, live))
+    except (Unreachable, ApiRefused) as error:
+        return Observed("", []), [_note_failure(error) for _ in specs]
+    for spec, change in zip(specs, changes, strict=True):
+        change.problems[:0] = _find_missing_ports(spec)
+        change.problems += policy.problems if spec.access else []
+    changes[0].written += policy.written
+    return live, changes
+
+
+def _keep_secrets(target: Target, specs: Sequence[TunnelSpec], changes: Sequence[Change]) -> None:
+    """Keep the Secrets of tunnels, in this thread because tokens are rows, until the API server falls silent."""
+    ends = monotonic() + SECRETS_SECONDS
+    for spec, change in zip(specs, changes, strict=True):
+        if any(problem.reason == UNREACHABLE for problem in change.problems):
+            continue
+        if monotonic() > ends:
+            change.problems.append(NOT_REACHED)
+            continue
+        problems = secrets.keep_secret(target, spec)
+        change.problems += problems
+        if any(problem.reason == UNREACHABLE for problem in problems):
+            ends = 0.0
 
 
 def reconcile_customers(target: Target, tally: Tally) -> None:
@@ -200,10 +223,6 @@ def _note_failure(error: Unreachable | ApiRefused) -> Change:
         return Change(problems=[Problem(UNREACHABLE, message)])
     reason = "Forbidden" if error.status == 403 else "Refused"
     return Change(problems=[Problem(reason, f"The Kubernetes API server refuses: {error.message}.")])
-
-
-def _tell_resource(target: Target, spec: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> Change:
-    return Change(written=int(target.write_status(spec, live, conditions)))
 
 
 def _touch_missing_namespace(spec: TunnelSpec, problems: Sequence[Problem]) -> None:

@@ -30,6 +30,8 @@ SQLITE_BUSY_TIMEOUT = 20
 # Seconds to wait for PostgreSQL to accept a connection, and milliseconds for it to acknowledge what we sent.
 POSTGRES_CONNECT_TIMEOUT = 3
 POSTGRES_TCP_TIMEOUT = 10_000
+# Seconds for which a thread keeps its connection: a gateway asks something with every client that comes.
+POSTGRES_KEEP_SECONDS = 60
 POSTGRES_OPTIONS = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "connect_timeout"})
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -303,6 +305,8 @@ def _postgres(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(port or ""),
+        "CONN_MAX_AGE": POSTGRES_KEEP_SECONDS,
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": POSTGRES_CONNECT_TIMEOUT,
             "tcp_user_timeout": POSTGRES_TCP_TIMEOUT,
