@@ -77,6 +77,14 @@ def list_descendants(pid):
     return found - {pid}
 
 
+def read_command_line(pid):
+    """Return how a process was started, nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def get_json(url, host):
     request = urllib.request.Request(url, headers={"Host": host})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
@@ -152,7 +160,7 @@ def check_printed_lines(quickstart, printed):
 
 async def check_a_part_that_dies_takes_the_rest_with_it(process):
     descendants = list_descendants(process.pid)
-    client = next(pid for pid in descendants if "--token-file" in Path(f"/proc/{pid}/cmdline").read_text())
+    client = next(pid for pid in descendants if "--token-file" in read_command_line(pid))
     os.kill(client, signal.SIGKILL)
     rest, _ = process.communicate(timeout=60)
     assert "client stopped by itself (killed by SIGKILL); its log is " in rest
