@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,6 +52,13 @@ async def until(condition: Callable[[], Any], what: str | Callable[[], str], bou
                     return found
                 await asyncio.sleep(0.01)
     raise AssertionError(f"waited {bound:g} s for {what() if callable(what) else what}")
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection as a process does that is killed; abort() alone ends it in good order where all was read."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class GatewayProcess:
