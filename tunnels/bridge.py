@@ -29,13 +29,21 @@ _LINGER_OFF: Final = struct.pack("ii", 0, 0)
 
 def reset_socket(sock: socket.socket) -> None:
     """Close *sock* with a TCP reset, so that its peer sees an error instead of an end."""
-    _reset_on_close(sock)
+    reset_on_close(sock)
     sock.close()
 
 
-def _reset_on_close(sock: socket.socket) -> None:
+def reset_on_close(sock: socket.socket) -> None:
+    """Have *sock* be reset when it is closed, also by the end of this process."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+
+
+def close_socket(sock: socket.socket) -> None:
+    """Close *sock* in good order, whatever was to become of it."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    sock.close()
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -169,8 +177,7 @@ class SocketBridge(Bridge):
             return
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # Until all went well: when this process is killed, the peer sees an error and not an end.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        reset_on_close(sock)  # until all went well: when this process is killed, the peer sees an error and not an end
         keep_alive(sock)
         self._socket = sock
         self._fd = sock.fileno()
@@ -313,9 +320,7 @@ class SocketBridge(Bridge):
         if reset:
             reset_socket(sock)
         else:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
-            sock.close()
+            close_socket(sock)
 
 
 class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
@@ -462,7 +467,7 @@ class ProtocolBridge(Bridge, asyncio.BufferedProtocol):
             # abort() alone would end the connection in good order where nothing is left to send or read.
             raw = self._transport.get_extra_info("socket")
             if raw is not None:
-                _reset_on_close(raw)
+                reset_on_close(raw)
             self._transport.abort()
         else:
             self._transport.close()

@@ -1,4 +1,4 @@
-"""Sockets that listen: bound, and accepted from without ever holding up the loop."""
+"""Sockets of applications: bound and accepted from without ever holding up the loop, and memory to read into."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import threading
 from abc import ABC, abstractmethod
 from typing import Final
 
@@ -14,6 +15,17 @@ logger = logging.getLogger(__name__)
 BACKLOG: Final = 1024
 ACCEPTS_PER_WAKE: Final = 64
 ACCEPT_PAUSE: Final = 1.0  # seconds without accepting when the process has no descriptor left
+READ_SIZE: Final = 64 * 1024  # the most that is read of a connection at a time, and so held of it
+
+_shared = threading.local()
+
+
+def read_buffer() -> memoryview:
+    """Return this thread's READ_SIZE bytes to read into; what is read is taken out of them in the same callback."""
+    buffer: memoryview | None = getattr(_shared, "buffer", None)
+    if buffer is None:
+        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
+    return buffer
 
 
 class AcceptLoop(ABC):

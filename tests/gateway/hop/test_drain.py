@@ -39,17 +39,20 @@ class Roll:
     async def connect(self, gateway: Gateway) -> None:
         self._client = await self.peers.connect(gateway, self._upstreams)
 
-    async def restart(self, old: Gateway, new: Gateway, gap: float) -> None:
-        """Drain *old* and have the client be *gap* seconds without any session before it is at *new*."""
-        client = self._client
+    async def restart(self, old: Gateway, new: Gateway) -> None:
+        """Drain *old*, and have the client be at *new* only when a connection waits for it."""
+        client, relay = self._client, old._relay
         assert client is not None
+        assert relay is not None
         port = await listening(old)
+        moved = asyncio.Event()
         draining = asyncio.create_task(old.drain(BOUND))
         await until(lambda: client.draining, "GOAWAY")
-        asking = asyncio.create_task(self._ask(port, draining))
+        asking = asyncio.create_task(self._ask(port, moved))
         client.endpoint.close(ErrorCode.SHUTDOWN, "the gateway is stopping")
-        await asyncio.sleep(gap)
+        await until(lambda: relay.parked, "a connection to wait for a session")
         await self.connect(new)
+        moved.set()
         await asking
         await asyncio.wait_for(draining, BOUND)
         with pytest.raises(ConnectionRefusedError):
@@ -57,10 +60,11 @@ class Roll:
         await old.stop()
         self.peers.gateways.remove(old)
 
-    async def _ask(self, port: int, draining: asyncio.Task[None]) -> None:
-        """Ask again and again, a new connection each time, until shortly before the listener closes."""
-        deadline = asyncio.get_running_loop().time() + 0.8
-        while asyncio.get_running_loop().time() < deadline:
+    async def _ask(self, port: int, moved: asyncio.Event) -> None:
+        """Ask again and again, a new connection each time, and a few times more behind the move."""
+        more = 3
+        while more:
+            more -= moved.is_set()
             assert await exchange(port, b"question") == b"question"
             self.answers += 1
 
@@ -73,10 +77,10 @@ async def test_it_works(peers: Peers, start_upstream: StartUpstream) -> None:
     await until(lambda: port_of(other), "the other to listen as well")
     new = await peers.start("one-b", linger=1.0)
     assert port_of(new), "a gateway is ready only when it listens for what is there already"
-    await roll.restart(one, other, gap=0.3)  # to the other old one, which is the next to go
+    await roll.restart(one, other)  # to the other old one, which is the next to go
     newer = await peers.start("other-b", linger=1.0)
-    await roll.restart(other, new, gap=0.3)
-    assert roll.answers >= 4
+    await roll.restart(other, new)
+    assert roll.answers >= 2 * 4
     assert await exchange(await listening(newer), b"and on") == b"and on"
     assert sorted(peers.portal.gateways) == ["one-b", "other-b"]
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from tunnels.gateway.hop.splice import READ_SIZE, Splice
+from tunnels.gateway.hop.splice import Splice
+from tunnels.gateway.sockets import READ_SIZE
 
 from ..conftest import BOUND, until
 

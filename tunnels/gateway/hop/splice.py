@@ -6,27 +6,13 @@ import asyncio
 import contextlib
 import errno
 import socket
-import struct
-import threading
 from collections.abc import Callable
 from typing import Final
 
-from ...bridge import keep_alive, reset_socket
+from ...bridge import close_socket, keep_alive, reset_on_close, reset_socket
+from ..sockets import READ_SIZE, read_buffer
 
-READ_SIZE: Final = 64 * 1024  # the most that a connection has in our memory, each way
 READS_PER_WAKE: Final = 4  # before the loop looks at the others
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
-_LINGER_OFF: Final = struct.pack("ii", 0, 0)
-
-_shared = threading.local()
-
-
-def _read_buffer() -> memoryview:
-    """Return this thread's buffer; what is read into it leaves it within the same callback."""
-    buffer: memoryview | None = getattr(_shared, "buffer", None)
-    if buffer is None:
-        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
-    return buffer
 
 
 class Splice:
@@ -41,8 +27,7 @@ class Splice:
         for sock in (one, other):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # Until all went well: when this process is killed, both ends see an error and not an end.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            reset_on_close(sock)  # until all went well: when this process is killed, both see an error and not an end
             keep_alive(sock)
         self._ways = (_Way(self, one, other), _Way(self, other, one))
 
@@ -70,9 +55,7 @@ class Splice:
             if reset:
                 reset_socket(way.source)
             else:
-                with contextlib.suppress(OSError):
-                    way.source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
-                way.source.close()
+                close_socket(way.source)
         self._on_end()
 
 
@@ -114,7 +97,7 @@ class _Way:
         self._stop_writing()
 
     def _readable(self) -> None:
-        buffer = _read_buffer()
+        buffer = read_buffer()
         for _ in range(READS_PER_WAKE):
             try:
                 size = self.source.recv_into(buffer)

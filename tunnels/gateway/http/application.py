@@ -5,29 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, cast
 
+from ...bridge import reset_on_close
+from ..sockets import read_buffer
 from .deadline import Deadline
 from .limits import HttpLimits
 
-READ_SIZE: Final = 64 * 1024  # the most an application is ahead of its upstream, beside the credit
 HIGH_WATER: Final = 64 * 1024  # bytes of a response that an application has not taken at which credit is held back
 LINGER_TIMEOUT: Final = 2.0  # seconds in which an application may read a last response while it still sends
-_LINGER_RESET: Final = struct.pack("ii", 1, 0)
-
-_shared = threading.local()
-
-
-def _read_buffer() -> memoryview:
-    """Return this thread's buffer to read into; what is read is taken out of it in the same callback."""
-    buffer: memoryview | None = getattr(_shared, "buffer", None)
-    if buffer is None:
-        buffer = _shared.buffer = memoryview(bytearray(READ_SIZE))
-    return buffer
 
 
 class ApplicationConnection(asyncio.BufferedProtocol, ABC):
@@ -37,7 +25,7 @@ class ApplicationConnection(asyncio.BufferedProtocol, ABC):
         self.full = False  # the application does not take what is written
         self._limits = limits
         self._on_end = on_end
-        self._buffer = _read_buffer()
+        self._buffer = read_buffer()
         self._transport: asyncio.Transport | None = None
         self._input = b""  # read and not yet passed on: less than READ_SIZE and the longest head together
         self._reading_paused = False
@@ -106,9 +94,8 @@ class ApplicationConnection(asyncio.BufferedProtocol, ABC):
             return
         self._closing = True
         self._let_go("the response can't be completed")
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError, AttributeError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        if (sock := transport.get_extra_info("socket")) is not None:
+            reset_on_close(sock)
         transport.abort()
 
     def _end_wait(self) -> None:
