@@ -416,13 +416,32 @@ async def test_idle_connections_of_http_have_a_bound(site: Site, caplog: pytest.
     await until(lambda: live.connections == 4, "the connections")
     for _ in range(3):
         await assert_reset(port)
-    assert caplog.text.count("the port has 4 connections already (LIMIT)") == 1
+    assert caplog.text.count("the tunnel has 4 connections already (LIMIT)") == 1
     held.pop()[1].close()
     await until(lambda: live.connections == 3, "the place")
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: live.connections == 4, "the connection in its place")
     for _, one in [*held, (None, writer)]:
         one.close()
+
+
+async def test_all_ports_of_a_tunnel_share_one_bound(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.directory.grant = TestGrant(tcp_ports={1: 0, 2: 0}, max_streams=2)
+    await site.open()
+    live = site.gateway.registry.get("1")
+    assert live is not None
+    held = [await asyncio.open_connection("127.0.0.1", site.listening_on(HTTP)) for _ in range(3)]
+    held.append(await asyncio.open_connection("127.0.0.1", site.listening_on(Target(1))))
+    await until(lambda: live.connections == 4, "the connections")
+    for target in (Target(1), Target(2), HTTP):
+        await assert_reset(site.listening_on(target))
+    assert caplog.text.count("the tunnel has 4 connections already (LIMIT)") == 3
+    for _, writer in held:
+        reset(writer)
+    await until(lambda: not live.connections, "the connections to end")
+    _, writer = await asyncio.open_connection("127.0.0.1", site.listening_on(Target(2)))
+    await until(lambda: live.streams == 1, "the place")
+    reset(writer)
 
 
 async def test_a_connection_that_can_not_be_taken_leaves_nothing(

@@ -37,13 +37,15 @@ PassOn = Callable[[Target, socket.socket, str, Refuse, Callable[[Passage], None]
 class Rules:
     """What a listener asks of its tunnel.
 
-    *candidates* gives the endpoints to try, in the order of preference; *limit*, how many connections the listener may
-    hold now; *report_refusal* is told why a connection had to be reset; *pass_on* begins to bring a connection that no
-    session here takes to another gateway, or returns None where there is none to ask.
+    *candidates* gives the endpoints to try, in the order of preference; *refuse_more* says why the tunnel may have no
+    further connection, None where it may, and *refuse_more_here* the same of those over sessions of this gateway;
+    *report_refusal* is told why a connection had to be reset; *pass_on* begins to bring a connection that no session
+    here takes to another gateway, or returns None where there is none to ask.
     """
 
     candidates: Candidates
-    limit: Callable[[], int]
+    refuse_more: Callable[[], StreamRefused | None]
+    refuse_more_here: Callable[[], StreamRefused | None]
     report_refusal: ReportRefusal
     pass_on: PassOn
 
@@ -82,24 +84,21 @@ class Listener(AcceptLoop):
     @property
     def connections(self) -> int:
         """How many connections it holds."""
-        return self._own_connections + len(self._passages)
+        return self.own_connections + len(self._passages)
 
     def take(self, sock: socket.socket, source: str, greeting: bytes = b"") -> StreamRefused | None:
         """Bring a connection to a session of this gateway, or say why that can't be; then it is still the caller's.
 
         Arguments: the application's *source* address; a *greeting* to write before anything else.
         """
-        limit = self._rules.limit()
-        if self._own_connections >= limit:
-            return StreamRefused(ErrorCode.LIMIT, f"the port has {limit} connections already")
-        return self._take(sock, source, greeting)
+        return self._rules.refuse_more_here() or self._take(sock, source, greeting)
 
     def drain_connections(self) -> None:
         """End connections that carry nothing now: the next one finds another session."""
 
     @property
     @abstractmethod
-    def _own_connections(self) -> int:
+    def own_connections(self) -> int:
         """How many connections go over sessions of this gateway."""
 
     @abstractmethod
@@ -114,9 +113,9 @@ class Listener(AcceptLoop):
         """Reset the connections that go over sessions of this gateway."""
 
     def _accepted(self, sock: socket.socket, source: str) -> None:
-        limit = self._rules.limit()
-        if self.connections >= limit:
-            self._rules.report_refusal(self._target, ErrorCode.LIMIT, f"the port has {limit} connections already")
+        refusal = self._rules.refuse_more()
+        if refusal is not None:
+            self._rules.report_refusal(self._target, refusal.code, refusal.reason)
             reset_socket(sock)
             return
         refusal = self._take(sock, source, b"")
@@ -136,7 +135,7 @@ class TcpListener(Listener):
         super().__init__(host, port, target, rules)
 
     @property
-    def _own_connections(self) -> int:
+    def own_connections(self) -> int:
         return len(self._bridges)
 
     def _take(self, sock: socket.socket, source: str, greeting: bytes) -> StreamRefused | None:
@@ -188,7 +187,7 @@ class HttpListener(Listener):
         super().__init__(host, port, target, rules)
 
     @property
-    def _own_connections(self) -> int:
+    def own_connections(self) -> int:
         return len(self._connections)
 
     def _take(self, sock: socket.socket, source: str, greeting: bytes) -> StreamRefused | None:

@@ -48,7 +48,13 @@ class LiveTunnel:
         self._place = place
         self._listeners: dict[Target, Listener] = {}
         self._accepting = True
-        self._rules = Rules(self.candidates, self._max_connections, self._report_refusal, self._pass_on)
+        self._rules = Rules(
+            candidates=self.candidates,
+            refuse_more=lambda: self._refuse_beyond_limit(self.connections),
+            refuse_more_here=lambda: self._refuse_beyond_limit(self._connections_here),
+            report_refusal=self._report_refusal,
+            pass_on=self._pass_on,
+        )
         self._turn = itertools.count()
         self._reported: dict[tuple[Target, ErrorCode | str | None], float] = {}
 
@@ -194,13 +200,22 @@ class LiveTunnel:
             listener.finish()
         return listeners
 
-    def _max_connections(self) -> int:
-        """Return how many connections a listener may hold: twice what the sessions may carry.
+    @property
+    def _connections_here(self) -> int:
+        """How many connections go over sessions of this gateway."""
+        return sum(listener.own_connections for listener in self._listeners.values())
 
-        A connection of HTTP needs no stream while it is idle, one that writes its last bytes has none any more. Without
-        a bound one tunnel's could take every descriptor of the process.
+    def _refuse_beyond_limit(self, connections: int) -> StreamRefused | None:
+        """Say why there may be no more than so many *connections*, on all ports together; None where there may.
+
+        There may be twice as many as the sessions may carry: one of HTTP needs no stream while it is idle, one that
+        writes its last bytes has none any more. Without a bound one tunnel's could take every descriptor of the
+        process.
         """
-        return 2 * self.layout.max_streams * max(1, len(self.live_sessions) + len(self.holders))
+        limit = 2 * self.layout.max_streams * max(1, len(self.live_sessions) + len(self.holders))
+        if connections < limit:
+            return None
+        return StreamRefused(ErrorCode.LIMIT, f"the tunnel has {limit} connections already")
 
     def _pass_on(
         self, target: Target, sock: socket.socket, source: str, refuse: Refuse, on_end: Callable[[Passage], None]

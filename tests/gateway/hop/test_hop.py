@@ -350,7 +350,7 @@ async def test_connections_that_are_passed_on_count(peers: Peers, caplog: pytest
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
     await until(lambda: tunnel_of(holds).connections == 2, "both to have arrived")
     await assert_reset(port)
-    assert "connections are reset: the port has 2 connections already (LIMIT)" in caplog.text
+    assert "connections are reset: the tunnel has 2 connections already (LIMIT)" in caplog.text
     held.pop()[1].transport.abort()
     await until(lambda: tunnel_of(passes).connections == 1, "its place")
     for _, writer in held:
