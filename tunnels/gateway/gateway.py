@@ -87,7 +87,9 @@ class Gateway:
         if not options.has_peers or self._hop is not None:
             return
         try:
-            self._hop = HopListener(options.listen_host, options.hop_port, options.hop_secret, self._take_hop)
+            self._hop = HopListener(
+                options.listen_host, options.hop_port, options.name, options.hop_secret, self._take_hop
+            )
         except OSError as error:
             raise StartFailed(
                 f"it can't listen on {options.listen_host}:{options.hop_port} for other gateways ({error.strerror}). "

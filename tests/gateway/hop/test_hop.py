@@ -140,7 +140,7 @@ async def test_a_request_that_was_heard_is_worth_nothing_again(peers: Peers, sta
     client = await peers.connect(holds, {1: await start_upstream(echo)})
     with socket.socket() as first, socket.socket() as second:
         nonce = await ask_raw(hop_port(holds), first)
-        request = pack_request(KEY, nonce, Request("1", Target(1), "10.0.0.1:1").pack())
+        request = pack_request(KEY, nonce, Request("1", Target(1), "10.0.0.1:1").pack("holds"))
         await asyncio.get_running_loop().sock_sendall(first, request)
         assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(first, 1), BOUND) == b"\0"
         assert await ask_raw(hop_port(holds), second) != nonce
@@ -156,10 +156,11 @@ async def test_a_request_that_was_heard_is_worth_nothing_again(peers: Peers, sta
         b"[1]",
         b"\xff",
         b"[" * 1000,
-        b'{"tunnel":"1","port":0,"host":"","source":"10.0.0.1:1","nonce":""}',
-        b'{"tunnel":"1","port":1,"host":"","source":"elsewhere:1","nonce":""}',
-        b'{"tunnel":"1","port":1,"host":"","source":"10.0.0.1:x","nonce":""}',
-        b'{"tunnel":"1","port":null,"host":"","source":"10.0.0.1:1","nonce":""}',
+        b'{"tunnel":"1","port":1,"host":"","source":"10.0.0.1:1","nonce":""}',
+        b'{"gateway":"holds","tunnel":"1","port":0,"host":"","source":"10.0.0.1:1","nonce":""}',
+        b'{"gateway":"holds","tunnel":"1","port":1,"host":"","source":"elsewhere:1","nonce":""}',
+        b'{"gateway":"holds","tunnel":"1","port":1,"host":"","source":"10.0.0.1:x","nonce":""}',
+        b'{"gateway":"holds","tunnel":"1","port":null,"host":"","source":"10.0.0.1:1","nonce":""}',
     ],
 )
 async def test_a_header_that_makes_no_sense_is_refused(peers: Peers, header: bytes) -> None:
@@ -189,6 +190,38 @@ async def test_who_says_nothing_is_let_go(peers: Peers, monkeypatch: pytest.Monk
         await assert_refused(sock)
 
 
+async def test_a_request_for_a_gateway_that_is_gone_is_worth_nothing_at_another(
+    peers: Peers, start_upstream: StartUpstream
+) -> None:
+    """Who has the address of a gateway that is gone hands greeting, request and answer on; bytes would follow."""
+    holds = await peers.start("holds")
+    client = await peers.connect(holds, {1: await start_upstream(echo)})
+    heard = bytearray()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            heard.extend(data)
+            writer.write(data)
+
+    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", hop_port(holds))
+        await asyncio.wait(
+            [asyncio.create_task(pump(reader, other_writer)), asyncio.create_task(pump(other_reader, writer))],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        other_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(hand_on, "127.0.0.1", 0)
+    gone = PeerHolder("gone", "127.0.0.1", server.sockets[0].getsockname()[1])
+    with pytest.raises(HopFailed, match="gone did not take it: this is the gateway holds") as failure:
+        await dial(gone, Request("1", Target(1), "10.0.0.1:1"), KEY)
+    assert failure.value.answer is Answer.MISTAKEN
+    assert heard, "it stood in between"
+    assert not client.sources
+    server.close()
+
+
 async def test_a_gateway_that_does_not_know_the_secret_is_told_no_byte() -> None:
     heard = bytearray()
 
@@ -213,7 +246,7 @@ async def test_a_gateway_that_does_not_know_the_secret_is_told_no_byte() -> None
 async def test_an_old_answer_is_worth_nothing() -> None:
     """Each request has a nonce of its own, so that who plays a whole conversation again has no answer to it."""
     nonce = make_greeting()[1]
-    headers = [Request("1", Target(1), "10.0.0.1:1").pack() for _ in range(2)]
+    headers = [Request("1", Target(1), "10.0.0.1:1").pack("holds") for _ in range(2)]
     assert headers[0] != headers[1]
     answers = [pack_answer(KEY, nonce, header, Answer.TAKEN) for header in headers]
     assert answers[0] != answers[1]
@@ -221,7 +254,7 @@ async def test_an_old_answer_is_worth_nothing() -> None:
 
 async def test_a_header_has_a_bound() -> None:
     with pytest.raises(HopInvalid):
-        Request("1" * 2000, Target(1), "10.0.0.1:1").pack()
+        Request("1" * 2000, Target(1), "10.0.0.1:1").pack("holds")
 
 
 # -- one hop, and the right one ---------------------------------------------------------------------------------------

@@ -34,14 +34,15 @@ Take = Callable[[Request, socket.socket, bytes], tuple[Answer, str]]
 
 
 class HopListener(AcceptLoop):
-    """The socket for other gateways.
+    """The socket of the gateway *name* for the others, which know the *secret*.
 
     *take* is given what was asked for, the socket and the bytes that say it was taken, to write first; it returns
     TAKEN or why not. A connection that came this way is never passed on, so none goes in circles.
     """
 
-    def __init__(self, host: str, port: int, secret: str, take: Take) -> None:
+    def __init__(self, host: str, port: int, name: str, secret: str, take: Take) -> None:
         """Bind; raises OSError."""
+        self._name = name
         self._secret = secret.encode()
         self._take = take
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -88,9 +89,11 @@ class HopListener(AcceptLoop):
 
     def _answer(self, sock: socket.socket, nonce: bytes, header: bytes, peer: str) -> None:
         try:
-            request = Request.unpack(header)
-            taken = pack_answer(self._secret, nonce, header, Answer.TAKEN)
-            answer, reason = self._take(request, sock, taken)
+            request, gateway = Request.unpack(header)
+            if gateway != self._name:  # its address has changed hands, or somebody passes on what was for another
+                answer, reason = Answer.MISTAKEN, f"this is the gateway {self._name}"
+            else:
+                answer, reason = self._take(request, sock, pack_answer(self._secret, nonce, header, Answer.TAKEN))
         except HopInvalid as error:
             self._report(peer, error)
             reset_socket(sock)

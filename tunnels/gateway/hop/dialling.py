@@ -50,6 +50,6 @@ async def _ask(sock: socket.socket, holder: Holder, request: Request, secret: by
     await loop.sock_connect(sock, (holder.address, holder.hop_port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     nonce = read_greeting(await receive_exactly(sock, GREETING_SIZE))
-    header = request.pack()
+    header = request.pack(holder.gateway)
     await loop.sock_sendall(sock, pack_request(secret, nonce, header))
     return await read_answer(sock, secret, nonce, header)

@@ -5,7 +5,8 @@
     accepting -> dialling   answer     code (1), length of the reason (1), reason, MAC (32)
 
 Each MAC is an HMAC-SHA256 under the installation's secret over a label, the accepting side's nonce and the header,
-which holds a nonce of the dialling side; that of the answer goes over code and reason as well.
+which names the gateway that is meant and holds a nonce of the dialling side; that of the answer goes over code and
+reason as well.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Answer(IntEnum):
     DRAINING = 2  # this gateway is stopping: its sessions are moving to others
     LIMIT = 3  # there are too many streams or connections
     UNKNOWN = 4  # the tunnel has no such port here
+    MISTAKEN = 5  # another gateway was asked than the one that heard it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ class Request:
     source: str
     nonce: str = field(default_factory=lambda: secrets.token_hex(16))
 
-    def pack(self) -> bytes:
-        """Return the header. Raises HopInvalid where it is longer than MAX_HEADER."""
+    def pack(self, gateway: str) -> bytes:
+        """Return the header for the *gateway* of that name. Raises HopInvalid where it is longer than MAX_HEADER."""
         fields = {
+            "gateway": gateway,
             "tunnel": self.tunnel_id,
             "port": self.target.port,
             "host": self.target.host,
@@ -71,8 +74,8 @@ class Request:
         return header
 
     @classmethod
-    def unpack(cls, header: bytes) -> Request:
-        """Read a header whose MAC was right. Raises HopInvalid."""
+    def unpack(cls, header: bytes) -> tuple[Request, str]:
+        """Read a header whose MAC was right, and return the name of the gateway it is for. Raises HopInvalid."""
         try:
             document = json.loads(header)
             port, source = int(document["port"]), str(document["source"])
@@ -81,11 +84,12 @@ class Request:
             ip_address(address.strip("[]"))
             in_range = 0 < port < 65536 and source_port.isdecimal()
             request = cls(str(document["tunnel"]), target, source, str(document["nonce"]))
+            gateway = str(document["gateway"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise HopInvalid(f"its header can't be read ({type(error).__name__})") from None
         if not in_range:
             raise HopInvalid("its header holds a port that is none")
-        return request
+        return request, gateway
 
 
 def make_greeting() -> tuple[bytes, bytes]:
