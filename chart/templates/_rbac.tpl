@@ -21,7 +21,7 @@
 {{- if .Values.inletsCompatible }}
 - apiGroups: [uplink.inlets.dev]
   resources: [tunnels]
-  verbs: [get, list]
+  verbs: [list]
 {{- end }}
 - apiGroups: {{ include "moorline.tunnelGroups" . }}
   resources: [tunnels/status]

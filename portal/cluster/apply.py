@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 
 from portal.cluster import names
 from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, kind_of
+from portal.cluster.spec import NAME_TAKEN, Installation
 
 Key = tuple[str, str, str]  # kind, namespace, name
-
-FOREIGN: Final = "NameTaken"
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,21 @@ class Observed:
     """The objects of one installation that were there when it was looked.
 
     Args:
-        installation: the value of its label.
+        installation: whose they are.
         objects: all that were found, also those that are not of it.
         resources: the kinds of Tunnel resources that the cluster knows.
     """
 
-    def __init__(self, installation: str, objects: Iterable[Manifest], resources: Iterable[str] = ()) -> None:
+    def __init__(
+        self, installation: Installation, objects: Iterable[Manifest] = (), resources: Iterable[str] = ()
+    ) -> None:
         self.objects: dict[Key, Manifest] = {key_of(manifest): manifest for manifest in objects}
         self.resources = frozenset(resources)
         self._of_tunnels: dict[tuple[str, str], list[Manifest]] = {}
         for manifest in self.objects.values():
-            labels = manifest["metadata"].get("labels") or {}
-            if labels.get(names.INSTALLATION) == installation and {names.CUSTOMER, names.TUNNEL} <= labels.keys():
-                self._of_tunnels.setdefault((labels[names.CUSTOMER], labels[names.TUNNEL]), []).append(manifest)
+            owner = find_owner(installation, manifest)
+            if owner is not None:
+                self._of_tunnels.setdefault(owner, []).append(manifest)
 
     @property
     def tunnels(self) -> set[tuple[str, str]]:
@@ -47,8 +50,34 @@ class Observed:
         return set(self._of_tunnels)
 
     def of_tunnel(self, customer: str, tunnel: str) -> list[Manifest]:
-        """Return the objects whose labels say that they are of this tunnel."""
+        """Return the objects that were made for this tunnel."""
         return self._of_tunnels.get((customer, tunnel), [])
+
+
+def find_owner(installation: Installation, manifest: Manifest) -> tuple[str, str] | None:
+    """Return the customer and the name of the tunnel that an object was made for, or None.
+
+    Anybody may write labels on objects of their own, so these count only where the object is where we would have made
+    it, and under the name.
+    """
+    kind, namespace, name = key_of(manifest)
+    labels = manifest["metadata"].get("labels") or {}
+    customer, tunnel = labels.get(names.CUSTOMER, ""), labels.get(names.TUNNEL, "")
+    if labels.get(names.INSTALLATION) != installation.name or not (customer and tunnel):
+        return None
+    match kind:
+        case "NetworkPolicy":
+            is_in_place = (namespace, name) == (installation.namespace, names.policy_name(customer, tunnel))
+        case "Tunnel":
+            is_mirror = labels.get(names.MIRROR) == names.MIRROR_VALUE
+            is_in_place = is_mirror and (namespace, name) == (customer, tunnel)
+        case "Secret":
+            is_in_place = (namespace, name) == (customer, tunnel)
+        case "Service" | "EndpointSlice":
+            is_in_place = namespace == customer
+        case _:
+            is_in_place = False
+    return (customer, tunnel) if is_in_place else None
 
 
 @dataclass
@@ -57,6 +86,10 @@ class Change:
 
     written: int = 0
     problems: list[Problem] = field(default_factory=list)
+    made_namespace: bool = False
+
+
+NOT_REACHED: Final = Problem("NotReached", "There was no time for it; it is next.")
 
 
 def key_of(manifest: Manifest) -> Key:
@@ -99,27 +132,46 @@ def is_ours(live: Manifest, desired: Manifest) -> bool:
 
 
 def bring(
-    api: KubernetesApi, desired: Sequence[Manifest], live: Mapping[Key, Manifest], prunable: Iterable[Manifest] = ()
+    api: KubernetesApi,
+    desired: Sequence[Manifest],
+    live: Mapping[Key, Manifest],
+    prunable: Iterable[Manifest] = (),
+    ends: float = math.inf,
 ) -> Change:
     """Bring objects to what is desired, and delete those that are *prunable* and not desired.
 
-    What one object runs into is noted and the others go on.
+    What one object runs into is noted and the others go on. A Service that is not ours gets no endpoints of ours.
 
     Args:
         live: the objects of ours that are there.
+        ends: when to stop, by `time.monotonic`; what is left then is noted.
 
     Raises:
         Unreachable: the API server does not answer; what was done stays done.
     """
     change = Change()
-    wanted = {key_of(manifest) for manifest in desired}
+    wanted = set()
+    foreign = set()
     for manifest in desired:
+        service = (
+            manifest["metadata"].get("namespace"),
+            manifest["metadata"].get("labels", {}).get(names.SERVICE_NAME),
+        )
+        if service in foreign:
+            continue
+        wanted.add(key_of(manifest))
+        if monotonic() > ends:
+            change.problems.append(NOT_REACHED)
+            break
         try:
             change.written += bring_one(api, manifest, live.get(key_of(manifest)))
         except ApiRefused as refused:
             change.problems.append(explain_refusal(refused, manifest))
         except NotOurs as error:
-            change.problems.append(Problem(FOREIGN, str(error)))
+            change.problems.append(Problem(NAME_TAKEN, str(error)))
+            foreign |= {key_of(manifest)[1:]} if manifest["kind"] == "Service" else set()
+    if NOT_REACHED in change.problems:
+        return change
     for manifest in prunable:
         if key_of(manifest) not in wanted:
             try:

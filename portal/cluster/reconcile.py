@@ -7,19 +7,21 @@ thread and a few queries for each batch; threads only talk to the cluster.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError
 from django.utils import timezone
 
 from portal.cluster import secrets
 from portal.cluster.api import CONNECTIONS, ApiRefused, Unreachable
-from portal.cluster.apply import Change, Observed, Problem
+from portal.cluster.apply import NOT_REACHED, Change, Observed, Problem
 from portal.cluster.conditions import UNREACHABLE, find_conditions
-from portal.cluster.spec import TunnelSpec, read_customers, read_restricted_ports, read_tunnels
+from portal.cluster.spec import TunnelSpec, read_customers, read_installation, read_restricted_ports, read_tunnels
 from portal.cluster.target import Target
 from portal.models import Customer, CustomerStatus, Leftover, Tunnel, TunnelStatus
 from portal.services import tunnels, work
@@ -32,7 +34,6 @@ BATCH_SECONDS: Final = 25.0
 SECRETS_SECONDS: Final = 15.0
 RUN_SECONDS: Final = 60.0
 PASSING: Final = frozenset({UNREACHABLE, "NamespaceTerminating", "NamespaceMissing", "Conflict"})
-NOT_REACHED = Problem("NotReached", "There was no time for it; it is next.")
 
 
 @dataclass
@@ -74,12 +75,21 @@ def reconcile_due(target: Target) -> Tally:
 
 def reconcile_tunnels(target: Target, tally: Tally) -> None:
     """Bring a batch of tunnels to what is desired."""
-    statuses = {status.pk: status for status in work.claim_work(TunnelStatus, BATCH)}
-    if not statuses:
-        return
-    specs = _read_with_ports(list(statuses))
-    is_new = any(spec.generation != statuses[spec.tunnel_id].observed_generation for spec in specs)
-    live, changes = _bring_tunnels(target, specs, is_new=is_new)
+    with work.claim_work(TunnelStatus, BATCH) as claimed:
+        statuses = {status.pk: status for status in claimed}
+        specs = _read_with_ports(list(statuses)) if statuses else []
+        if specs:
+            _reconcile_batch(target, specs, statuses, tally)
+
+
+def _reconcile_batch(
+    target: Target, specs: Sequence[TunnelSpec], statuses: Mapping[int, TunnelStatus], tally: Tally
+) -> None:
+    is_restricted = any(
+        spec.access or status.failures or spec.generation != status.observed_generation
+        for spec, status in ((spec, statuses[spec.tunnel_id]) for spec in specs)
+    )
+    live, changes = _bring_tunnels(target, specs, is_restricted=is_restricted)
     _keep_secrets(target, specs, changes)
     conditions = [
         find_conditions(
@@ -103,15 +113,18 @@ def reconcile_tunnels(target: Target, tally: Tally) -> None:
     tally.tunnels += len(specs)
 
 
-def _bring_tunnels(target: Target, specs: Sequence[TunnelSpec], *, is_new: bool) -> tuple[Observed, list[Change]]:
-    """Bring the objects of tunnels to what is desired; where something *is_new* who may connect comes first."""
+def _bring_tunnels(
+    target: Target, specs: Sequence[TunnelSpec], *, is_restricted: bool
+) -> tuple[Observed, list[Change]]:
+    """Bring the objects of tunnels to what is desired; where one of them may be restricted that comes first."""
+    ends = monotonic() + BATCH_SECONDS
     try:
         live = target.observe(specs)
         # A tunnel is closed to others before it is opened to its peers.
-        policy = target.bring_policy(read_restricted_ports()) if is_new else Change()
-        changes = _in_threads(specs, lambda spec: target.bring_tunnel(spec, live))
+        policy = target.bring_policy(read_restricted_ports()) if is_restricted else Change()
+        changes = _in_threads(specs, lambda spec: target.bring_tunnel(spec, live, ends))
     except (Unreachable, ApiRefused) as error:
-        return Observed("", []), [_note_failure(error) for _ in specs]
+        return Observed(read_installation()), [_note_failure(error) for _ in specs]
     for spec, change in zip(specs, changes, strict=True):
         change.problems[:0] = _find_missing_ports(spec)
         change.problems += policy.problems if spec.access else []
@@ -128,42 +141,59 @@ def _keep_secrets(target: Target, specs: Sequence[TunnelSpec], changes: Sequence
         if monotonic() > ends:
             change.problems.append(NOT_REACHED)
             continue
-        problems = secrets.keep_secret(target, spec)
+        if spec.blocked:
+            continue
+        problems = _keep_secret(target, spec)
         change.problems += problems
         if any(problem.reason == UNREACHABLE for problem in problems):
             ends = 0.0
 
 
+def _keep_secret(target: Target, spec: TunnelSpec) -> list[Problem]:
+    """Keep one Secret; what goes wrong with its rows is this tunnel's alone."""
+    try:
+        return secrets.keep_secret(target, spec)
+    except DatabaseError as error:
+        return [_note_fault(spec, error)]
+
+
 def reconcile_customers(target: Target, tally: Tally) -> None:
     """Bring the namespaces of a batch of customers to what is desired."""
-    statuses = {status.pk: status for status in work.claim_work(CustomerStatus, BATCH)}
-    specs = read_customers(list(statuses)) if statuses else []
-    for spec, change in zip(specs, _in_threads(specs, target.bring_customer), strict=True):
-        conditions = [{"type": "Degraded", "reason": one.reason, "message": one.message} for one in change.problems]
-        _record(statuses[spec.customer_id], {"conditions": conditions}, change.problems)
-        tally.written += change.written
-        tally.problems += change.problems
-        if change.written:
-            # Its tunnels may have failed for want of the namespace.
-            work.touch_tunnels(Tunnel.objects.filter(customer_id=spec.customer_id).values_list("pk", flat=True))
-    tally.customers += len(specs)
+    with work.claim_work(CustomerStatus, BATCH) as claimed:
+        statuses = {status.pk: status for status in claimed}
+        specs = read_customers(list(statuses)) if statuses else []
+        for spec, change in zip(specs, _in_threads(specs, target.bring_customer), strict=True):
+            status = statuses[spec.customer_id]
+            conditions = [
+                {"type": "Degraded", "status": "True", "reason": one.reason, "message": one.message}
+                for one in change.problems
+            ]
+            fields: dict[str, Any] = {"conditions": conditions}
+            fields |= {"made_namespace": True} if change.made_namespace else {}
+            _record(status, fields, change.problems)
+            tally.written += change.written
+            tally.problems += change.problems
+            if change.written or conditions != status.conditions:
+                # Its tunnels may have failed for want of the namespace.
+                work.touch_tunnels(Tunnel.objects.filter(customer_id=spec.customer_id).values_list("pk", flat=True))
+        tally.customers += len(specs)
 
 
 def reconcile_leftovers(target: Target, tally: Tally) -> None:
     """Delete what deleted tunnels and customers have left in the cluster."""
-    leftovers = work.claim_work(Leftover, BATCH)
-    gone = [leftover for leftover in leftovers if not _is_there_again(leftover)]
-    for leftover in leftovers:
-        if leftover not in gone and leftover.claim is not None:
-            work.drop_leftover(leftover, leftover.claim)
-    for leftover, change in zip(gone, _in_threads(gone, lambda one: _remove(target, one)), strict=True):
-        tally.written += change.written
-        tally.problems += change.problems
-        if change.problems:
-            _record(leftover, {}, change.problems)
-        elif leftover.claim is not None:
-            work.drop_leftover(leftover, leftover.claim)
-    tally.leftovers += len(leftovers)
+    with work.claim_work(Leftover, BATCH) as leftovers:
+        gone = [leftover for leftover in leftovers if not _is_there_again(leftover)]
+        for leftover in leftovers:
+            if leftover not in gone:
+                work.drop_leftover(leftover)
+        for leftover, change in zip(gone, _in_threads(gone, lambda one: _remove(target, one)), strict=True):
+            tally.written += change.written
+            tally.problems += change.problems
+            if change.problems:
+                _record(leftover, {}, change.problems)
+            else:
+                work.drop_leftover(leftover)
+        tally.leftovers += len(leftovers)
 
 
 def _read_with_ports(tunnel_ids: Sequence[int]) -> list[TunnelSpec]:
@@ -173,7 +203,13 @@ def _read_with_ports(tunnel_ids: Sequence[int]) -> list[TunnelSpec]:
     if not lacking:
         return specs
     for tunnel in Tunnel.objects.filter(pk__in=lacking):
-        tunnels.find_listen_ports(tunnel=tunnel)
+        try:
+            found = tunnels.find_listen_ports(tunnel=tunnel)
+        except (DatabaseError, Tunnel.DoesNotExist, ValidationError) as error:
+            log.warning("%s: no look for numbers to listen on: %s", tunnel, _one_line(error))
+            continue
+        if found.ports.filter(listen_port=None).exists():
+            break  # there are none for the others either
     return read_tunnels(tunnel_ids)
 
 
@@ -210,6 +246,8 @@ def _in_threads(items: Sequence[Any], bring: Callable[[Any], Change]) -> list[Ch
             return _note_failure(error)
         except ApiRefused as error:
             return _note_failure(error)
+        except Exception as error:  # a fault of ours with one of them is not to hold up the others
+            return Change(problems=[_note_fault(item, error)])
 
     if len(items) < 2:
         return [bring_one(item) for item in items]
@@ -223,6 +261,15 @@ def _note_failure(error: Unreachable | ApiRefused) -> Change:
         return Change(problems=[Problem(UNREACHABLE, message)])
     reason = "Forbidden" if error.status == 403 else "Refused"
     return Change(problems=[Problem(reason, f"The Kubernetes API server refuses: {error.message}.")])
+
+
+def _note_fault(item: Any, error: Exception) -> Problem:
+    log.error("%s: a fault in the reconciler, please report this line: %r", item, error)
+    return Problem("Fault", f"The worker failed at it ({type(error).__name__}); its log has more. This is tried again.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _touch_missing_namespace(spec: TunnelSpec, problems: Sequence[Problem]) -> None:
@@ -242,7 +289,7 @@ def _is_there_again(leftover: Leftover) -> bool:
 def _remove(target: Target, leftover: Leftover) -> Change:
     if leftover.tunnel_name:
         return target.remove_tunnel(leftover.customer_name, leftover.tunnel_name)
-    return target.remove_customer(leftover.customer_name)
+    return target.remove_customer(leftover.customer_name, made_namespace=leftover.made_namespace)
 
 
 def _record(row: Any, changes: dict[str, Any], problems: Sequence[Problem]) -> None:

@@ -17,7 +17,6 @@ Manifest = dict[str, Any]
 
 MOST_SLICE_PORTS: Final = 100  # the API's own limit
 FAMILIES: Final = ("IPv4", "IPv6")
-LAST_PORT: Final = 65535
 RESOURCE_API: Final = f"{names.DOMAIN}/v1alpha1"
 EVERYWHERE: Final[dict[str, Any]] = {"namespaceSelector": {}}
 

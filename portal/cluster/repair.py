@@ -5,7 +5,7 @@ Nothing is written here. What drifted is left as work, and so takes the one way 
 
 from __future__ import annotations
 
-import random
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from portal.cluster.apply import Observed
 from portal.cluster.conditions import Condition, find_conditions
 from portal.cluster.spec import TunnelSpec, read_customers, read_restricted_ports, read_tunnels
 from portal.cluster.target import KubernetesTarget, Target
+from portal.config.celery import SECRETS_SECONDS
 from portal.models import CustomerStatus, Source, Tunnel, TunnelStatus
 from portal.services import work
 
@@ -55,8 +56,11 @@ def check_secrets(target: Target) -> int:
     """
     if not isinstance(target, KubernetesTarget):
         return 0
-    ids = list(Tunnel.objects.filter(source=Source.RESOURCE).values_list("pk", flat=True))
-    chosen = ids if len(ids) <= SECRETS else random.sample(ids, SECRETS)
+    ids = list(Tunnel.objects.filter(source=Source.RESOURCE).order_by("pk").values_list("pk", flat=True))
+    # Another part at each look, so that every one has its turn.
+    parts = -(-len(ids) // SECRETS) or 1
+    part = int(time.time() // SECRETS_SECONDS) % parts
+    chosen = ids[part * SECRETS : (part + 1) * SECRETS]
     wrong = [spec.tunnel_id for spec in read_tunnels(chosen) if not secrets.is_kept(target, spec)] if chosen else []
     work.touch_tunnels(wrong)
     return len(wrong)
@@ -66,7 +70,7 @@ def _has_drifted(target: KubernetesTarget, spec: TunnelSpec, live: Observed, set
     status = settled.get(spec.tunnel_id)
     if status is None or status.revision > status.applied_revision:
         return False  # there is work on it already
-    if target.installation.scope and spec.customer != target.installation.scope:
+    if spec.blocked or (target.installation.scope and spec.customer != target.installation.scope):
         return False
     return (
         not target.is_as_desired(spec, live)
@@ -99,5 +103,5 @@ def _leave_orphans(specs: list[TunnelSpec], live: Observed) -> int:
     """Leave work for each tunnel that has objects of ours in the cluster and no row."""
     orphans = live.tunnels - {(spec.customer, spec.name) for spec in specs}
     for customer, tunnel in sorted(orphans):
-        work.leave_over(customer_name=customer, tunnel_names=[tunnel])
+        work.leave_over(customer_name=customer, tunnel_name=tunnel)
     return len(orphans)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db.models import Count, Q
@@ -14,6 +14,8 @@ from django.utils import timezone
 
 from portal import queries
 from portal.models import Customer, Source, Tunnel, TunnelPort
+
+NAME_TAKEN: Final = "NameTaken"  # the reason of what belongs to somebody else
 
 
 class Standing(Enum):
@@ -97,6 +99,7 @@ class TunnelSpec:
     resource_generation: int = 0
     token_secret: str = ""
     token_key: str = ""
+    blocked: str = ""  # why nothing may be written into its namespace
 
     def __str__(self) -> str:
         return f"{self.customer}/{self.name}"
@@ -135,7 +138,7 @@ def read_customers(customer_ids: Collection[int] | None = None) -> list[Customer
 def read_tunnels(tunnel_ids: Collection[int] | None = None, now: datetime | None = None) -> list[TunnelSpec]:
     """Read tunnels, these or all, with the gateways that hold their sessions: six queries."""
     now = now or timezone.now()
-    rows = Tunnel.objects.select_related("customer", "status").prefetch_related("ports", "hosts").order_by("pk")
+    rows = Tunnel.objects.select_related("customer__status", "status").prefetch_related("ports", "hosts").order_by("pk")
     rows = rows.annotate(live=Count("sessions", filter=Q(sessions__closed_at=None)))
     if tunnel_ids is not None:
         rows = rows.filter(pk__in=tunnel_ids)
@@ -151,8 +154,9 @@ def read_restricted_ports() -> list[int]:
 
 def _read_tunnel(row: Any, gateways: list[Any], now: datetime) -> TunnelSpec:
     reachable = [gateway for gateway in gateways if gateway.address]
-    # One that stops takes connections still, so it is better than none.
-    staying = [gateway for gateway in reachable if not gateway.draining] or reachable
+    # One that has gone silent, or that stops, may take connections still, so it is better than none.
+    heard_of = [gateway for gateway in reachable if not gateway.silent] or reachable
+    staying = [gateway for gateway in heard_of if not gateway.draining] or heard_of
     return TunnelSpec(
         tunnel_id=row.pk,
         customer=row.customer.name,
@@ -173,7 +177,13 @@ def _read_tunnel(row: Any, gateways: list[Any], now: datetime) -> TunnelSpec:
         resource_generation=row.status.resource_generation,
         token_secret=row.token_secret,
         token_key=row.token_key,
+        blocked=_read_blocked(row.customer.status.conditions),
     )
+
+
+def _read_blocked(conditions: list[dict[str, str]]) -> str:
+    """Return why a customer's namespace is not ours to write into, if so."""
+    return next((one["message"] for one in conditions if one["reason"] == NAME_TAKEN), "")
 
 
 def _read_standing(row: Tunnel, now: datetime) -> Standing:

@@ -14,7 +14,7 @@ from django.conf import settings
 from portal.cluster import names, render
 from portal.cluster.api import ApiRefused, KubernetesApi, Manifest, connect
 from portal.cluster.apply import Change, Key, Observed, Problem, bring, differs, explain_refusal, is_ours, key_of
-from portal.cluster.spec import CustomerSpec, Installation, TunnelSpec, read_installation
+from portal.cluster.spec import NAME_TAKEN, CustomerSpec, Installation, TunnelSpec, read_installation
 from portal.models import Source
 
 # From so many tunnels on, a list of the whole cluster is cheaper than one in each namespace.
@@ -30,8 +30,8 @@ class Target(Protocol):
         """Return the objects of ours for these tunnels, or all of them."""
         ...
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
-        """Bring the objects of one tunnel to what is desired, and prune."""
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed, ends: float) -> Change:
+        """Bring the objects of one tunnel to what is desired, and prune, until *ends* by `time.monotonic`."""
         ...
 
     def bring_customer(self, customer: CustomerSpec) -> Change:
@@ -50,8 +50,8 @@ class Target(Protocol):
         """Delete everything of a tunnel that has no row any more."""
         ...
 
-    def remove_customer(self, customer: str) -> Change:
-        """Delete what was a customer's as a whole; its namespace too, if we made it."""
+    def remove_customer(self, customer: str, *, made_namespace: bool) -> Change:
+        """Delete what was a customer's as a whole; its namespace too, if *made_namespace*."""
         ...
 
 
@@ -61,9 +61,9 @@ class LocalTarget:
     in_place = "Gateways listen on this machine."
 
     def observe(self, tunnels: Sequence[TunnelSpec] | None) -> Observed:
-        return Observed("", [])
+        return Observed(read_installation())
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed, ends: float) -> Change:
         return Change()
 
     def bring_customer(self, customer: CustomerSpec) -> Change:
@@ -78,7 +78,7 @@ class LocalTarget:
     def remove_tunnel(self, customer: str, tunnel: str) -> Change:
         return Change()
 
-    def remove_customer(self, customer: str) -> Change:
+    def remove_customer(self, customer: str, *, made_namespace: bool) -> Change:
         return Change()
 
 
@@ -109,14 +109,16 @@ class KubernetesTarget:
         if self.installation.network_policies:
             only = tunnels[0].name if tunnels is not None and len(tunnels) == 1 else ""
             found += self._list_kinds(("NetworkPolicy",), self.installation.namespace, only)
-        return Observed(self.installation.name, found, known)
+        return Observed(self.installation, found, known)
 
-    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed) -> Change:
+    def bring_tunnel(self, tunnel: TunnelSpec, live: Observed, ends: float) -> Change:
         scope = self.installation.scope
         if scope and tunnel.customer != scope:
             return Change(problems=[Problem("OutsideScope", f"This installation serves the namespace {scope} alone.")])
+        if tunnel.blocked:
+            return Change(problems=[Problem(NAME_TAKEN, tunnel.blocked)])
         desired = self.render(tunnel, live)
-        change = bring(self.api, desired, live.objects, live.of_tunnel(tunnel.customer, tunnel.name))
+        change = bring(self.api, desired, live.objects, live.of_tunnel(tunnel.customer, tunnel.name), ends)
         if tunnel.access and not self.installation.network_policies:
             change.problems.append(
                 Problem(
@@ -142,8 +144,9 @@ class KubernetesTarget:
 
     def write_status(self, tunnel: TunnelSpec, live: Observed, conditions: Sequence[Mapping[str, Any]]) -> bool:
         key = _resource_key(tunnel)
-        # A mirror that was made just now is not among what was observed before.
-        resource = live.objects.get(key) or (self.api.get(*key) if key[0] in live.resources else None)
+        resource = live.objects.get(key)
+        if resource is None and tunnel.source == Source.PORTAL and key[0] in live.resources:
+            resource = self.api.get(*key)  # a mirror that was made just now
         if resource is None or not self._is_status_due(tunnel, resource, conditions):
             return False
         try:
@@ -182,7 +185,7 @@ class KubernetesTarget:
         own = [manifest for manifest in found if manifest["metadata"]["name"] == names.CUSTOMER_OBJECT]
         live = {key_of(manifest): manifest for manifest in own}
         done = bring(self.api, render.render_customer(self.installation, customer), live, own)
-        return Change(change.written + done.written, change.problems + done.problems)
+        return Change(change.written + done.written, done.problems, change.made_namespace)
 
     def _bring_namespace(self, customer: CustomerSpec, change: Change) -> Problem | None:
         """Make the namespace of a customer, or adopt the one that is there."""
@@ -196,13 +199,14 @@ class KubernetesTarget:
                     return Problem("NamespaceMissing", message)
                 self.api.create(render.make_namespace(self.installation, name, is_new=True))
                 change.written += 1
+                change.made_namespace = True
                 return None
             if live["metadata"].get("deletionTimestamp"):
                 return Problem("NamespaceTerminating", f"The namespace {name} is being deleted; it is made anew then.")
             holder = (live["metadata"].get("labels") or {}).get(names.INSTALLATION, self.installation.name)
             if holder != self.installation.name:
                 return Problem(
-                    "NameTaken",
+                    NAME_TAKEN,
                     f"The namespace {name} belongs to the installation {holder} of Moorline. Give the customer another "
                     f"name, or remove the label {names.INSTALLATION} from the namespace.",
                 )
@@ -230,12 +234,14 @@ class KubernetesTarget:
             found += self._list_kinds(("NetworkPolicy",), self.installation.namespace, tunnel)
         secret = self.api.get("Secret", customer, tunnel)
         found += [secret] if secret is not None else []
-        return bring(self.api, [], {}, Observed(self.installation.name, found).of_tunnel(customer, tunnel))
+        return bring(self.api, [], {}, Observed(self.installation, found).of_tunnel(customer, tunnel))
 
-    def remove_customer(self, customer: str) -> Change:
+    def remove_customer(self, customer: str, *, made_namespace: bool) -> Change:
         namespace = self.api.get("Namespace", "", customer) if not self.installation.scope else None
         annotations = (namespace or {}).get("metadata", {}).get("annotations") or {}
-        if namespace is not None and annotations.get(names.CREATED_BY) == self.installation.name:
+        # Both have to say so: somebody may have made it anew since, and anybody may annotate their own.
+        is_ours = made_namespace and annotations.get(names.CREATED_BY) == self.installation.name
+        if namespace is not None and is_ours:
             return bring(self.api, [], {}, [namespace])
         own = self._list_kinds(("NetworkPolicy", "ResourceQuota"), customer)
         change = bring(self.api, [], {}, [one for one in own if one["metadata"]["name"] == names.CUSTOMER_OBJECT])
@@ -251,7 +257,7 @@ class KubernetesTarget:
         scope = self.installation.scope
         seen = self.observe(None)
         more = self._list_kinds(("NetworkPolicy", "ResourceQuota", *([] if scope else ["Namespace"])), scope)
-        return Observed(self.installation.name, [*seen.objects.values(), *more], seen.resources)
+        return Observed(self.installation, [*seen.objects.values(), *more], seen.resources)
 
     def has_customer_drifted(self, customer: CustomerSpec, live: Observed) -> bool:
         """Say whether there is something to write for a customer as a whole."""

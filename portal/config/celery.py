@@ -12,7 +12,7 @@ from portal.config.alive import make_touch, make_worker_step
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.config.settings")
 
-SWEEP_SECONDS = 30
+SWEEP_SECONDS = 10
 ANNOUNCE_SECONDS = 10
 # Changes ask for a worker by themselves; this is for what was to be tried again, and for messages that got lost.
 RECONCILE_SECONDS = 3

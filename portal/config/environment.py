@@ -80,6 +80,7 @@ class Environment:
     inlets_compatible: bool
     listen_ports: range | None
     port_quarantine: int
+    max_ports: int
     network_policies: bool
     connect_url: str
     metrics_port: int
@@ -182,6 +183,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         inlets_compatible=variables.flag("MOORLINE_INLETS_COMPATIBLE"),
         listen_ports=_read_range(variables, "MOORLINE_LISTEN_PORTS"),
         port_quarantine=variables.number("MOORLINE_PORT_QUARANTINE", 600, (0, 86_400)),
+        max_ports=variables.number("MOORLINE_MAX_PORTS", 1000, (2, 60_000)),
         network_policies=variables.flag("MOORLINE_NETWORK_POLICIES"),
         connect_url=_check_url(
             "MOORLINE_CONNECT_URL", variables.text("MOORLINE_CONNECT_URL", public_url), ("http", "https")

@@ -33,6 +33,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("conditions", models.JSONField(default=list)),
+                ("made_namespace", models.BooleanField(default=False)),
             ],
             options={
                 "abstract": False,
@@ -56,6 +57,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("draining", models.BooleanField(default=False)),
+                (
+                    "silent",
+                    models.BooleanField(default=False, help_text="It has not spoken of itself when it should have."),
+                ),
                 ("started_at", models.DateTimeField()),
                 ("last_seen_at", models.DateTimeField(db_index=True)),
             ],
@@ -75,6 +80,7 @@ class Migration(migrations.Migration):
                 ("retry_at", models.DateTimeField(null=True)),
                 ("customer_name", models.CharField(max_length=63)),
                 ("tunnel_name", models.CharField(blank=True, max_length=63)),
+                ("made_namespace", models.BooleanField(default=False)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
@@ -171,7 +177,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="tunnel",
             name="expires_at",
-            field=models.DateTimeField(blank=True, help_text="From then on its clients are refused.", null=True),
+            field=models.DateTimeField(
+                blank=True,
+                help_text="From then on its clients are refused.",
+                null=True,
+                validators=[portal.models.access.validate_expiry],
+            ),
         ),
         migrations.AddField(
             model_name="tunnel",

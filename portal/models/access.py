@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
 MOST_PEERS = 50
 MOST_TERMS = 50
+FIRST_YEAR, LAST_YEAR = 2000, 9000
 SELECTORS = ("namespaceSelector", "podSelector")
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 # kubernetes.io/docs/concepts/overview/working-with-objects/labels: an optional DNS prefix, a name, and a value.
@@ -63,6 +65,16 @@ def validate_quota(quota: Any) -> None:
                 '"count/services": "50".',
                 code=MALFORMED,
             )
+
+
+def validate_expiry(when: datetime) -> None:
+    """Refuse times that not every program can write down (RFC 3339 has four digits for a year).
+
+    Raises:
+        ValidationError: with a message that says what to do.
+    """
+    if not FIRST_YEAR <= when.year <= LAST_YEAR:
+        raise ValidationError(f"Choose a time between the years {FIRST_YEAR} and {LAST_YEAR}.", code="range")
 
 
 def _is_selector(selector: Any) -> bool:

@@ -12,6 +12,7 @@ class Gateway(models.Model):
     version = models.CharField(max_length=64, blank=True)
     customers = models.JSONField(default=list, help_text="The customers it is dedicated to; empty serves everyone.")
     draining = models.BooleanField(default=False)
+    silent = models.BooleanField(default=False, help_text="It has not spoken of itself when it should have.")
     started_at = models.DateTimeField()
     last_seen_at = models.DateTimeField(db_index=True)
 

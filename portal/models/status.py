@@ -38,6 +38,7 @@ class CustomerStatus(Work):
 
     customer = models.OneToOneField(Customer, on_delete=models.CASCADE, primary_key=True, related_name="status")
     conditions = models.JSONField(default=list)
+    made_namespace = models.BooleanField(default=False)  # and not found it there
 
     def __str__(self) -> str:
         return str(self.customer)
@@ -63,6 +64,7 @@ class Leftover(Work):
 
     customer_name = models.CharField(max_length=LABEL_LENGTH)
     tunnel_name = models.CharField(max_length=LABEL_LENGTH, blank=True)  # blank: the customer's namespace
+    made_namespace = models.BooleanField(default=False)  # of a customer: it goes too
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta(Work.Meta):

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from portal.config.environment import MAX_SESSIONS, MAX_STREAMS, PORTS
-from portal.models.access import validate_access
+from portal.models.access import validate_access, validate_expiry
 from portal.models.customers import Customer, Source
 from portal.models.names import (
     HOST_LENGTH,
@@ -60,7 +60,9 @@ class Tunnel(models.Model):
         help_text="Who may connect inside the cluster, as peers of a NetworkPolicy in the customer's namespace. "
         "Empty lets everyone.",
     )
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on its clients are refused.")
+    expires_at = models.DateTimeField(
+        null=True, blank=True, validators=[validate_expiry], help_text="From then on its clients are refused."
+    )
     source = models.CharField(max_length=8, choices=Source, default=Source.PORTAL, editable=False)
     # Of a tunnel that a custom resource asked for: its API group, and the Secret that holds the token it brought along.
     resource_group = models.CharField(max_length=LABEL_LENGTH, blank=True, editable=False)

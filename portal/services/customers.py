@@ -48,6 +48,9 @@ def create_customer(
     if scope and name != scope:
         message = f"This installation serves the namespace {scope} alone. Name the customer {scope}."
         raise ValidationError({"name": ValidationError(message, code="scope")})
+    if name == settings.MOORLINE_NAMESPACE and not scope and settings.MOORLINE_TARGET != "local":
+        message = f"{name} is the namespace of Moorline itself. Choose another name."
+        raise ValidationError({"name": ValidationError(message, code="reserved")})
     insert_row(customer)
     CustomerStatus.objects.create(customer=customer)
     queue_reconcile_on_commit()
@@ -125,7 +128,11 @@ def delete_customer(*, customer: Customer, actor: Actor) -> None:
         raise ValidationError(message, code="resource")
     tunnels = dict(customer.tunnels.order_by("pk").values_list("pk", "name"))
     release_ports(TunnelPort.objects.filter(tunnel__customer=customer))
-    leave_over(customer_name=customer.name, tunnel_names=tunnels.values(), whole_customer=True)
+    for name in tunnels.values():
+        leave_over(customer_name=customer.name, tunnel_name=name)
+    # A namespace in which resources asked for the customer is theirs, whoever made it.
+    made = customer.source == Source.PORTAL and CustomerStatus.objects.get(customer=customer).made_namespace
+    leave_over(customer_name=customer.name, made_namespace=made)
     record_event(actor=actor, verb="customer.delete", customer=customer, details={"tunnels": sorted(tunnels.values())})
     customer.delete()
     publish_on_commit(tunnels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,6 +12,9 @@ from portal.models import Gateway, Session
 from portal.notices import publish_sessions_on_commit
 from portal.queries import GONE_AFTER
 from portal.services.work import touch_tunnels
+
+# Two of the words that it speaks every 15 seconds have not come.
+SILENT_AFTER = timedelta(seconds=35)
 
 
 @transaction.atomic
@@ -36,6 +39,7 @@ def register_gateway(
             "version": version[:64],
             "customers": sorted(customers),
             "draining": False,
+            "silent": False,
             "started_at": now,
             "last_seen_at": now,
         },
@@ -62,6 +66,7 @@ def heartbeat_gateway(
         "version": version[:64],
         "customers": sorted(customers),
         "draining": draining,
+        "silent": False,
     }
     gateway = Gateway.objects.select_for_update().filter(name=name).first()
     if gateway is None:
@@ -70,7 +75,7 @@ def heartbeat_gateway(
         return
     changed = {field: value for field, value in said.items() if getattr(gateway, field) != value}
     Gateway.objects.filter(pk=gateway.pk).update(last_seen_at=now, **changed)
-    if {"address", "hop_port", "draining"} & changed.keys():
+    if {"address", "hop_port", "draining", "silent"} & changed.keys():
         _announce([name])
 
 
@@ -90,12 +95,21 @@ def remove_gateway(*, name: str) -> None:
 
 @transaction.atomic
 def sweep_gone_gateways(*, now: datetime | None = None) -> int:
-    """Forget the gateways that have not been heard of for 60 seconds.
+    """Note which gateways have gone silent, and forget those that have not been heard of for 60 seconds.
+
+    Services lead to a silent one only where no other holds the tunnel.
 
     Returns:
-        How many they were.
+        How many were forgotten.
     """
-    gone = Gateway.objects.filter(last_seen_at__lt=(now or timezone.now()) - GONE_AFTER)
+    now = now or timezone.now()
+    gone = Gateway.objects.filter(last_seen_at__lt=now - GONE_AFTER)
+    silent = Gateway.objects.filter(
+        silent=False, last_seen_at__lt=now - SILENT_AFTER, last_seen_at__gte=now - GONE_AFTER
+    )
+    fallen_silent = list(silent.values_list("name", flat=True))
+    Gateway.objects.filter(name__in=fallen_silent).update(silent=True)
+    _announce(fallen_silent)
     names = list(gone.values_list("name", flat=True))
     _announce(names)
     return Gateway.objects.filter(name__in=names).delete()[0]

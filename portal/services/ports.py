@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from datetime import timedelta
 
 from django.conf import settings
@@ -19,19 +20,21 @@ HIGHEST_PORT = 65535
 ATTEMPTS = 20
 
 
-def add_port(tunnel: Tunnel, kind: TunnelPort.Kind, port: int) -> TunnelPort:
-    """Add a port to a tunnel, with a number to listen on where one is free.
+def add_ports(tunnel: Tunnel, ports: Mapping[int, TunnelPort.Kind]) -> list[TunnelPort]:
+    """Add ports to a tunnel, each with a number to listen on where one is free.
 
     With MOORLINE_LISTEN_PORTS the number is the lowest of that range which is free and was not given back lately.
     Without it, as on a laptop, a TCP port listens on its own number where that is free, so that 25060 is 25060; else,
     and for HTTP, on the lowest free number from the configured start.
 
     Raises:
-        ValidationError: when other writers took every number it tried.
+        ValidationError: at ``tcp_ports``, when the customer has as many as it may, or when other writers took every
+            number that was tried.
     """
-    row = TunnelPort(tunnel=tunnel, kind=kind, port=port)
-    _choose_and_save(row)
-    return row
+    _check_limit(tunnel, len(ports))
+    rows = [TunnelPort(tunnel=tunnel, kind=kind, port=port) for port, kind in ports.items()]
+    _choose_and_save(rows)
+    return rows
 
 
 def choose_missing_ports(tunnel: Tunnel) -> bool:
@@ -41,9 +44,27 @@ def choose_missing_ports(tunnel: Tunnel) -> bool:
         Whether a number was found.
     """
     missing = list(tunnel.ports.filter(listen_port=None))
-    for row in missing:
-        _choose_and_save(row)
+    _choose_and_save(missing)
     return any(row.listen_port is not None for row in missing)
+
+
+def check_listen_port(number: int) -> None:
+    """Refuse a number that gateways may not listen on for a tunnel.
+
+    Raises:
+        ValidationError: it is the gateways' own, out of their range, or was given back too short a while ago.
+    """
+    numbers = settings.MOORLINE_LISTEN_PORTS
+    if numbers is not None and number not in numbers:
+        message = f"Gateways listen for tunnels on {numbers[0]} to {numbers[-1]} alone. Choose a number of these."
+        raise ValidationError(message, code="range")
+    if number in _reserved():
+        raise ValidationError(f"Gateways need {number} for themselves. Choose another number.", code="reserved")
+    if number in _released():
+        raise ValidationError(
+            f"{number} was given back a short while ago, and Services may still lead there. Choose another number.",
+            code="released",
+        )
 
 
 def release_ports(ports: QuerySet[TunnelPort]) -> None:
@@ -70,32 +91,66 @@ def prune_released_ports() -> int:
     return ReleasedPort.objects.filter(released_at__lte=kept_since).delete()[0]
 
 
-def _choose_and_save(row: TunnelPort) -> None:
+def _check_limit(tunnel: Tunnel, more: int) -> None:
+    """Refuse ports beyond those that one customer may have: all customers share the numbers."""
+    limit = settings.MOORLINE_MAX_PORTS
+    has = TunnelPort.objects.filter(tunnel__customer=tunnel.customer_id).count()
+    if has + more > limit:
+        message = (
+            f"The tunnels of {tunnel.customer} have {has} ports, with one for HTTP in each, and may have {limit} "
+            "(MOORLINE_MAX_PORTS). Delete some that are not needed."
+        )
+        raise ValidationError({"tcp_ports": ValidationError(message, code="limit")})
+
+
+def _choose_and_save(rows: Sequence[TunnelPort]) -> None:
+    """Choose numbers for all of the rows at once, and once more where another writer took one of them."""
     for _ in range(ATTEMPTS):
-        row.listen_port = _choose_listen_port(row.kind, row.port)
+        _choose_listen_ports(rows)
+        chosen = [row.listen_port for row in rows if row.listen_port is not None]
         try:
             with transaction.atomic():
-                row.save()
+                for row in rows:
+                    row.save()
                 return
         except IntegrityError:
-            if not TunnelPort.objects.filter(listen_port=row.listen_port).exists():
+            if not TunnelPort.objects.filter(listen_port__in=chosen).exists():
                 raise
+            for row in rows:
+                if row._state.adding:
+                    row.pk = None
     raise ValidationError({"tcp_ports": ValidationError("Too many changes at once. Try again.", code="conflict")})
 
 
-def _choose_listen_port(kind: str, port: int) -> int | None:
+def _choose_listen_ports(rows: Sequence[TunnelPort]) -> None:
     # The order matters: a number that is given back in between is seen as released, since both happen at once.
     taken = {*TunnelPort.objects.exclude(listen_port=None).values_list("listen_port", flat=True)}
-    taken |= {HTTP_PORT, settings.MOORLINE_PORT}
+    taken |= _reserved() | _released()
+    for row in rows:
+        row.listen_port = _choose_listen_port(row, taken)
+        taken.add(row.listen_port)
+
+
+def _choose_listen_port(row: TunnelPort, taken: Container[int | None]) -> int | None:
     numbers = settings.MOORLINE_LISTEN_PORTS
     if numbers is None:
-        if kind == TunnelPort.Kind.TCP and port >= FIRST_UNPRIVILEGED_PORT and port not in taken:
-            return port
-        is_http = kind == TunnelPort.Kind.HTTP
+        is_http = row.kind == TunnelPort.Kind.HTTP
+        if not is_http and row.port >= FIRST_UNPRIVILEGED_PORT and row.port not in taken:
+            return row.port
         start = settings.MOORLINE_HTTP_LISTEN_START if is_http else settings.MOORLINE_TCP_LISTEN_START
         numbers = range(start, HIGHEST_PORT + 1)
-    else:
-        taken.add(settings.MOORLINE_HOP_PORT)
-        kept_since = timezone.now() - timedelta(seconds=settings.MOORLINE_PORT_QUARANTINE)
-        taken |= {*ReleasedPort.objects.filter(released_at__gt=kept_since).values_list("listen_port", flat=True)}
     return next((number for number in numbers if number not in taken), None)
+
+
+def _reserved() -> set[int | None]:
+    """Return the numbers that gateways need for themselves."""
+    hop = [] if settings.MOORLINE_LISTEN_PORTS is None else [settings.MOORLINE_HOP_PORT]
+    return {HTTP_PORT, settings.MOORLINE_PORT, *hop}
+
+
+def _released() -> set[int | None]:
+    """Return the numbers that were given back so lately that Services may still lead there."""
+    if settings.MOORLINE_LISTEN_PORTS is None:
+        return set()
+    kept_since = timezone.now() - timedelta(seconds=settings.MOORLINE_PORT_QUARANTINE)
+    return {*ReleasedPort.objects.filter(released_at__gt=kept_since).values_list("listen_port", flat=True)}

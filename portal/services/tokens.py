@@ -84,8 +84,11 @@ def adopt_token(*, tunnel: Tunnel, plain_text: str, secret: str, actor: Actor) -
         raise ValidationError(
             "This token was revoked, or opens another tunnel. Put a new one into the Secret.", code="taken"
         )
+    if found is not None and found.expires_at is not None and found.expires_at <= timezone.now():
+        raise ValidationError("This token has expired. Put a new one into the Secret.", code="expired")
     revoke_secret_tokens(tunnel=tunnel, kept=found, actor=actor)
     if found is not None:
+        Token.objects.filter(pk=found.pk).update(secret=secret)
         return found
     token = Token(
         tunnel=tunnel,

@@ -18,7 +18,7 @@ from portal.models import HTTP_PORT, Customer, Source, Tunnel, TunnelHost, Tunne
 from portal.models.names import validate_host_name
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
-from portal.services.ports import add_port, choose_missing_ports, release_ports
+from portal.services.ports import add_ports, check_listen_port, choose_missing_ports, release_ports
 from portal.services.rows import insert_row
 from portal.services.work import leave_over, queue_reconcile_on_commit, touch_tunnels
 
@@ -159,9 +159,7 @@ def create_tunnel(
     ports, hosts = _clean(tunnel, tcp_ports, host_names)
     _check_scope(customer)
     insert_row(tunnel)
-    add_port(tunnel, TunnelPort.Kind.HTTP, HTTP_PORT)
-    for port in ports:
-        add_port(tunnel, TunnelPort.Kind.TCP, port)
+    add_ports(tunnel, {HTTP_PORT: TunnelPort.Kind.HTTP, **dict.fromkeys(ports, TunnelPort.Kind.TCP)})
     TunnelStatus.objects.create(tunnel=tunnel)
     queue_reconcile_on_commit()
     TunnelHost.objects.bulk_create(TunnelHost(tunnel=tunnel, name=host) for host in hosts)
@@ -256,6 +254,8 @@ def move_listeners(*, tunnel: Tunnel, listen_ports: Mapping[int, int], actor: Ac
         if port.listen_port == listen_port:
             continue
         moved[str(number)] = {"from": port.listen_port, "to": listen_port}
+        check_listen_port(listen_port)
+        release_ports(tunnel.ports.filter(pk=port.pk))
         port.listen_port = listen_port
         holder = TunnelPort.objects.filter(listen_port=listen_port).select_related("tunnel__customer").first()
         if holder is not None:
@@ -295,7 +295,7 @@ def delete_tunnel(*, tunnel: Tunnel, resource: Resource | None = None, actor: Ac
     tunnel = _lock(tunnel)
     _check_source(tunnel, resource, {""})
     release_ports(tunnel.ports.all())
-    leave_over(customer_name=tunnel.customer.name, tunnel_names=[tunnel.name])
+    leave_over(customer_name=tunnel.customer.name, tunnel_name=tunnel.name)
     record_event(actor=actor, verb="tunnel.delete", tunnel=tunnel, details=_desired_state(tunnel))
     publish_on_commit([tunnel.pk])
     tunnel.delete()
@@ -340,9 +340,7 @@ def _replace_ports(tunnel: Tunnel, before: set[int], after: tuple[int, ...]) -> 
     gone = tunnel.ports.filter(kind=TunnelPort.Kind.TCP, port__in=before.difference(after))
     release_ports(gone)
     gone.delete()
-    for port in after:
-        if port not in before:
-            add_port(tunnel, TunnelPort.Kind.TCP, port)
+    add_ports(tunnel, {port: TunnelPort.Kind.TCP for port in after if port not in before})
 
 
 def _replace_hosts(tunnel: Tunnel, before: set[str], after: tuple[str, ...]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -57,22 +58,33 @@ class Result:
     retry_after: float | None = None
 
 
+@transaction.atomic
 def touch_tunnels(tunnel_ids: Iterable[int]) -> None:
     """Leave the reconciler work on these tunnels: what is desired of them, or where they answer, has changed."""
     _touch(TunnelStatus.objects.filter(pk__in=list(tunnel_ids)))
 
 
+@transaction.atomic
 def touch_customers(customer_ids: Iterable[int]) -> None:
     """Leave the reconciler work on the namespaces of these customers."""
     _touch(CustomerStatus.objects.filter(pk__in=list(customer_ids)))
 
 
-def leave_over(*, customer_name: str, tunnel_names: Collection[str] = (), whole_customer: bool = False) -> None:
-    """Note what a deleted customer or its deleted tunnels may have left in the cluster."""
-    for name in [*tunnel_names, *([""] if whole_customer else [])]:
-        leftover, is_new = Leftover.objects.get_or_create(customer_name=customer_name, tunnel_name=name)
-        if not is_new:
-            _touch(Leftover.objects.filter(pk=leftover.pk))
+@transaction.atomic
+def leave_over(*, customer_name: str, tunnel_name: str = "", made_namespace: bool = False) -> None:
+    """Note what a deleted tunnel, or without a *tunnel_name* a deleted customer, may have left in the cluster.
+
+    Args:
+        made_namespace: whether the customer's namespace is ours, and goes too.
+    """
+    if not customer_name:
+        raise ValueError("a leftover is somebody's")
+    leftover, is_new = Leftover.objects.get_or_create(
+        customer_name=customer_name, tunnel_name=tunnel_name, defaults={"made_namespace": made_namespace}
+    )
+    if not is_new:
+        Leftover.objects.filter(pk=leftover.pk).update(made_namespace=made_namespace)
+        _touch(Leftover.objects.filter(pk=leftover.pk))
     queue_reconcile_on_commit()
 
 
@@ -107,18 +119,30 @@ def begin_reconcile() -> None:
         return  # the key expires by itself
 
 
-def claim_work(kind: type[AnyWork], limit: int, now: datetime | None = None) -> list[AnyWork]:
+@contextmanager
+def claim_work(kind: type[AnyWork], limit: int, now: datetime | None = None) -> Iterator[list[AnyWork]]:
     """Claim up to *limit* rows of one kind that have work to do and that nobody else does.
 
-    Returns:
-        The rows as they are now, the longest waiting first.
+    Yields:
+        The rows as they are now, new changes before what failed, the longest waiting first. What has no result in the
+        end, because something went wrong, is let go of.
     """
-    now = now or timezone.now()
+    claim = uuid4()
+    rows = _claim(kind, limit, claim, now or timezone.now())
+    try:
+        yield rows
+    finally:
+        if rows:
+            kind._default_manager.filter(claim=claim).update(claim=None, claimed_until=None)
+
+
+@transaction.atomic
+def _claim(kind: type[AnyWork], limit: int, claim: UUID, now: datetime) -> list[AnyWork]:
     free = Q(claimed_until=None) | Q(claimed_until__lt=now)
     due = Q(revision__gt=F("applied_revision")) & (Q(retry_at=None) | Q(retry_at__lte=now))
-    ids = list(kind._default_manager.filter(due, free).order_by("retry_at", "pk").values_list("pk", flat=True)[:limit])
-    claim = uuid4()
-    # Two workers may find the same rows; the second one's update no longer finds them free.
+    found = kind._default_manager.filter(due, free).order_by(F("retry_at").asc(nulls_first=True), "pk")
+    # Another worker may be looking at the same rows: what it has locked is its to claim.
+    ids = list(found.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
     kind._default_manager.filter(free, pk__in=ids).update(claim=claim, claimed_until=now + CLAIM_FOR)
     return list(kind._default_manager.filter(claim=claim).order_by("pk")) if ids else []
 
@@ -152,14 +176,15 @@ def record_result(row: Work, result: Result, now: datetime | None = None) -> boo
     return False
 
 
-def drop_leftover(leftover: Leftover, claim: UUID) -> None:
-    """Forget a leftover whose objects are gone, unless more was left over under its name meanwhile."""
-    if not Leftover.objects.filter(pk=leftover.pk, claim=claim, revision=leftover.revision).delete()[0]:
-        Leftover.objects.filter(pk=leftover.pk, claim=claim).update(claim=None, claimed_until=None)
+def drop_leftover(leftover: Leftover) -> None:
+    """Forget a claimed leftover whose objects are gone, unless more was left over under its name meanwhile."""
+    Leftover.objects.filter(pk=leftover.pk, claim=leftover.claim, revision=leftover.revision).delete()
 
 
 def _touch(rows: Any) -> None:
-    if rows.update(revision=F("revision") + 1, retry_at=None):
+    # In one order, so that two who touch the same rows wait for each other and never both.
+    ids = list(rows.order_by("pk").select_for_update().values_list("pk", flat=True))
+    if rows.model._default_manager.filter(pk__in=ids).update(revision=F("revision") + 1, retry_at=None):
         queue_reconcile_on_commit()
 
 

@@ -21,7 +21,7 @@ def list_worker_rights(namespace: str, groups: list[str]) -> Rights:
         (namespace, "", "secrets"): ["get", "create", "patch", "delete"],
     }
     for group in groups:
-        rights[namespace, group, "tunnels"] = ["get", *WRITE] if group == "moorline.dev" else ["get", "list"]
+        rights[namespace, group, "tunnels"] = ["get", *WRITE] if group == "moorline.dev" else ["list"]
         rights[namespace, group, "tunnels/status"] = ["patch"]
     return rights
 

@@ -36,4 +36,5 @@ def target(cluster: ApiServer, worker_kubeconfig: Path, settings: LazySettings) 
     settings.MOORLINE_NAMESPACE = cluster.make_namespace("gateways")
     settings.MOORLINE_LISTEN_PORTS = LISTEN_PORTS
     settings.MOORLINE_NETWORK_POLICIES = True
+    settings.MOORLINE_INLETS_COMPATIBLE = True
     return KubernetesTarget(connect(), read_installation(), LISTEN_PORTS)

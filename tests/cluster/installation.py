@@ -38,7 +38,7 @@ def add_definitions(cluster: ApiServer) -> None:
 def make_worker_kubeconfig(cluster: ApiServer) -> Path:
     """Return the kubeconfig of a worker's service account, with the rights that the chart gives it."""
     kubeconfig = cluster.make_kubeconfig(f"{RELEASE}-worker", RELEASE)
-    cluster.kubectl("apply", "-f", "-", input=render_chart("rbac.yaml"))
+    cluster.kubectl("apply", "-f", "-", input=render_chart("rbac.yaml", "inletsCompatible=true"))
     return kubeconfig
 
 

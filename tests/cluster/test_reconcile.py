@@ -395,3 +395,31 @@ def test_a_resource_of_somebody_elses_with_the_tunnels_name_is_left_alone(
     tally = reconcile_due(target)
     assert [problem.reason for problem in tally.problems] == ["NameTaken"]
     assert cluster.read("tunnels.moorline.dev", "prod", "-n", namespace) == before
+
+
+def test_the_status_of_a_resource_tells_its_sessions(
+    cluster: ApiServer, target: KubernetesTarget, acmeco: Customer
+) -> None:
+    cluster.kubectl("create", "namespace", acmeco.name)
+    group = "uplink.inlets.dev"
+    resource = {
+        "apiVersion": f"{group}/v1alpha1",
+        "kind": "Tunnel",
+        "metadata": {"name": "legacy", "namespace": acmeco.name},
+        "spec": {"tcpPorts": [25060]},
+    }
+    cluster.kubectl("create", "-f", "-", input=json.dumps(resource))
+    row = tunnels.create_tunnel(
+        customer=acmeco, name="legacy", tcp_ports=[25060], resource=tunnels.Resource(group), actor=STAFF
+    )
+    TunnelStatus.objects.filter(tunnel=row).update(resource_generation=1)
+    connect_client(row, start_gateway("gateway-0", "10.9.0.1"))
+    reconcile(target)
+    status = cluster.read(f"tunnels.{group}", "legacy", "-n", acmeco.name)["status"]
+    assert (status["observedGeneration"], status["sessions"]) == (1, 1)
+    assert {one["type"]: one["status"] for one in status["conditions"]} == {
+        "Accepted": "True",
+        "Provisioned": "True",
+        "Connected": "True",
+        "Degraded": "False",
+    }

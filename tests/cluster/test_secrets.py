@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.utils import timezone
 
 from portal.authorization import Refused, authorize
 from portal.cluster import repair
@@ -14,6 +16,7 @@ from portal.cluster.reconcile import reconcile_due
 from portal.cluster.target import KubernetesTarget
 from portal.models import Customer, Source, Token, Tunnel
 from portal.services import customers, tunnels, work
+from portal.services.tokens import mint_token
 from portal.services.tunnels import Resource
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.test_reconcile import conditions, message, reconcile
@@ -155,3 +158,15 @@ def test_no_token_opens_two_tunnels(cluster: ApiServer, target: KubernetesTarget
     assert [problem.reason for problem in reconcile_due(target).problems] == ["TokenRefused"]
     assert conditions(other)["Provisioned"] == ("False", "TokenRefused")
     assert is_let_in(brought, LONG)
+
+
+def test_a_token_of_the_portal_may_be_brought_along(
+    cluster: ApiServer, target: KubernetesTarget, brought: Tunnel
+) -> None:
+    token, plain_text = mint_token(tunnel=brought, name="made in the portal", actor=STAFF)
+    put_token(cluster, brought.customer.name, plain_text)
+    reconcile(target)
+    assert repair.check_secrets(target) == 0
+    Token.objects.filter(pk=token.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert repair.check_secrets(target) == 1
+    assert [problem.reason for problem in reconcile_due(target).problems] == ["TokenRefused"]

@@ -89,6 +89,17 @@ def test_a_gateway_that_went_silent_holds_nothing(prod: Tunnel) -> None:
     assert revision(prod) == before + 2
 
 
+def test_one_that_goes_silent_is_noted_once_and_is_itself_again(prod: Tunnel) -> None:
+    start()
+    connect(prod)
+    before = revision(prod)
+    Gateway.objects.update(last_seen_at=timezone.now() - timedelta(seconds=36))
+    assert [gateways.sweep_gone_gateways(), gateways.sweep_gone_gateways()] == [0, 0]
+    assert (Gateway.objects.get().silent, revision(prod)) == (True, before + 1)
+    beat()
+    assert (Gateway.objects.get().silent, revision(prod)) == (False, before + 2)
+
+
 def test_what_changes_where_a_tunnel_answers_is_work(prod: Tunnel) -> None:
     start()
     session = connect(prod)

@@ -6,6 +6,9 @@ from datetime import timedelta
 
 import pytest
 from django.conf import LazySettings
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from portal.models import Customer, ReleasedPort, Tunnel
@@ -70,6 +73,40 @@ def test_a_number_that_was_given_back_is_kept_from_others_for_a_while(
     assert numbers(make(other, "b", 1)) == {8000: 20002, 1: 20003}
     release_long_ago(settings)
     assert 20001 in numbers(make(other, "c", 1)).values()
+
+
+def test_moving_a_listener_keeps_to_the_range_and_gives_back(acmeco: Customer, settings: LazySettings) -> None:
+    settings.MOORLINE_HOP_PORT = 20002
+    tunnel = make(acmeco, "a", 1)
+    for number in (8001, 20002):
+        with pytest.raises(ValidationError):
+            tunnels.move_listeners(tunnel=tunnel, listen_ports={1: number}, actor=STAFF)
+    tunnels.move_listeners(tunnel=tunnel, listen_ports={1: 20003}, actor=STAFF)
+    with pytest.raises(ValidationError, match="given back a short while ago"):
+        tunnels.move_listeners(tunnel=tunnel, listen_ports={8000: 20001}, actor=STAFF)
+    assert numbers(make(acmeco, "b")) == {8000: None}
+
+
+def test_one_customer_cannot_take_all_numbers(acmeco: Customer, settings: LazySettings) -> None:
+    settings.MOORLINE_MAX_PORTS = 3
+    tunnel = make(acmeco, "a", 1)
+    for change in (
+        lambda: make(acmeco, "b", 1),
+        lambda: tunnels.update_tunnel(tunnel=tunnel, tcp_ports=[1, 2, 3], actor=STAFF),
+    ):
+        with pytest.raises(ValidationError, match="may have 3"):
+            change()
+    make(customers.create_customer(name="globex", actor=STAFF), "a", 1)
+
+
+def test_many_ports_cost_a_few_queries(acmeco: Customer, settings: LazySettings) -> None:
+    settings.MOORLINE_LISTEN_PORTS = range(20000, 30000)
+    with CaptureQueriesContext(connection) as few:
+        make(acmeco, "a", 1)
+    with CaptureQueriesContext(connection) as many:
+        make(acmeco, "b", *range(1, 101))
+    reads = [query for query in many if query["sql"].startswith("SELECT")]
+    assert len(reads) <= len([query for query in few if query["sql"].startswith("SELECT")])
 
 
 def test_numbers_that_are_kept_no_more_are_forgotten(acmeco: Customer, settings: LazySettings) -> None:

@@ -13,7 +13,10 @@ from .postgres import run_postgres
 
 HERE = Path(__file__).parent
 # What has to do with rows, constraints, transactions and locks; pages are the same on every database.
-FILES = ["test_authorization.py", "test_concurrency.py", "test_models.py", "test_services.py", "test_sessions.py"]
+FILES = [
+    *("test_authorization.py", "test_concurrency.py", "test_gateways.py", "test_models.py", "test_ports.py"),
+    *("test_services.py", "test_sessions.py", "../cluster/test_work.py"),
+]
 
 
 @pytest.mark.timeout(240)

@@ -227,14 +227,15 @@ def test_a_listen_port_that_was_taken_meanwhile_is_chosen_again(prod: Tunnel, mo
     from portal.services import ports
 
     chosen = iter([8001, 25060, 9999])
-    monkeypatch.setattr(ports, "_choose_listen_port", lambda kind, port: next(chosen))
-    assert ports.add_port(prod, TunnelPort.Kind.TCP, 70).listen_port == 9999
+    monkeypatch.setattr(ports, "_choose_listen_port", lambda row, taken: next(chosen))
+    (added,) = ports.add_ports(prod, {70: TunnelPort.Kind.TCP})
+    assert added.listen_port == 9999
 
 
 def test_writers_who_never_find_a_free_port_are_told_so(prod: Tunnel, monkeypatch: pytest.MonkeyPatch) -> None:
     from portal.services import ports
 
-    monkeypatch.setattr(ports, "_choose_listen_port", lambda kind, port: 8001)
+    monkeypatch.setattr(ports, "_choose_listen_port", lambda row, taken: 8001)
     with pytest.raises(ValidationError) as refusal:
         tunnels.update_tunnel(tunnel=prod, tcp_ports=[70], actor=STAFF)
     assert messages(refusal) == {"tcp_ports": ["Too many changes at once. Try again."]}
