@@ -18,6 +18,8 @@ KINDS: Final = {names.DOMAIN: "Tunnel", INLETS_GROUP: "InletsTunnel"}
 UPLINK: Final = (names.UPLINK, "1")
 INLETS_UPLINK: Final = ("inlets.dev/uplink", "1")
 DEFAULT_KEY: Final = "token"
+# Four digits in any time zone.
+YEARS: Final = range(1000, 9999)
 
 
 def read_resource(body: Mapping[str, Any]) -> TunnelResource:
@@ -151,4 +153,6 @@ def _read_time(value: Any) -> tuple[datetime | None, str]:
         moment = None
     if moment is None or moment.tzinfo is None:
         return None, f"spec.expiresAt: “{str(value)[:40]}” is no time. Write one such as 2030-01-31T12:00:00Z."
+    if moment.year not in YEARS:
+        return None, f"spec.expiresAt: “{str(value)[:40]}” is out of range. Leave it out, or write another year."
     return moment.astimezone(UTC), ""

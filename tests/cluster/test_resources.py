@@ -95,6 +95,8 @@ def test_every_field_of_a_resource_is_read() -> None:
         ({"tokenRef": {"name": "t", "key": "a/b"}}, "spec.tokenRef.key: “a/b” is no key of a Secret."),
         ({"expiresAt": "tomorrow"}, "spec.expiresAt: “tomorrow” is no time. Write one such as 2030-01-31T12:00:00Z."),
         ({"expiresAt": "2030-01-31T12:00:00"}, "spec.expiresAt: “2030-01-31T12:00:00” is no time."),
+        ({"expiresAt": "9999-12-31T23:59:59-01:00"}, "spec.expiresAt: “9999-12-31T23:59:59-01:00” is out of range."),
+        ({"expiresAt": "0001-01-01T00:00:00+01:00"}, "spec.expiresAt: “0001-01-01T00:00:00+01:00” is out of range."),
     ],
 )
 def test_a_spec_that_no_schema_has_checked_is_refused_at_the_field(spec: Any, message: str) -> None:
