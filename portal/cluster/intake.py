@@ -82,7 +82,7 @@ class Intake:
                 live.setdefault(_name_of(body), []).append(body)
         taken, mirrors = list_taken(self._groups), self._make_mirrors(live)
         unsettled = {
-            name for name, bodies in live.items() if not _is_settled(bodies, taken.get(name), mirrors.get(name))
+            name for name, bodies in live.items() if not _is_surely_settled(bodies, taken.get(name), mirrors.get(name))
         }
         # Only of groups that were listed to the end; where none were, nothing is known.
         gone = {name for name, (resource, _) in taken.items() if name not in live and resource.group in listed}
@@ -217,6 +217,17 @@ class Intake:
                 if refused.status != HTTP_NOT_FOUND:
                     raise
         return listed
+
+
+def _is_surely_settled(
+    bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None
+) -> bool:
+    """Say the same as `_is_settled`; what cannot be compared is looked at by itself, and holds up no other."""
+    try:
+        return _is_settled(bodies, taken, mirror)
+    except Exception as error:
+        log.warning("The Tunnel resource %s/%s cannot be compared: %r", *_name_of(bodies[0]), error)
+        return False
 
 
 def _is_settled(bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None) -> bool:

@@ -56,6 +56,7 @@ class Worker:
         self._term = 0
         self._resync_at = 0.0
         self._failures = 0
+        self._has_failed = False  # since the comparison before
         self.seen_alive_at = monotonic()
 
     def note(self, namespace: str, name: str) -> None:
@@ -94,10 +95,10 @@ class Worker:
     def _resync(self) -> None:
         with self._news:
             self._resync_at = monotonic() + RESYNC_SECONDS
-        failures = self._failures
-        self._attempt("all", self._compare)
-        if self._failures == failures:
+        if not self._has_failed:
             self._failures = 0
+        self._has_failed = False
+        self._attempt("all", self._compare)
 
     def _compare(self) -> None:
         unsettled, served = self._intake.find_unsettled()
@@ -128,6 +129,7 @@ class Worker:
             return
         finally:
             close_old_connections()
+        self._has_failed = True
         self._failures += 1
         delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10), RESYNC_SECONDS)
         with self._news:

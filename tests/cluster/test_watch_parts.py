@@ -15,8 +15,12 @@ import yaml
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 
+from portal.cluster import watch
 from portal.cluster.api import Unreachable
+from portal.cluster.intake import Intake
+from portal.cluster.spec import read_installation
 from portal.cluster.watch import STUCK_SECONDS, Notes, Worker
+from portal.services.resources import TunnelResource, take_resource
 from tests.cluster.apiserver import find_port
 
 SECONDS = 10.0
@@ -152,6 +156,38 @@ def test_what_fails_stops_nothing_else_and_is_looked_at_again_soon(
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     expected = "no answer" if level == "WARNING" else "this should not happen"
     assert lines == [(level, f"Tunnel resources, acmeco/bad: {expected}")]
+
+
+def test_what_fails_each_time_is_looked_at_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(watch, "IDLE_SECONDS", 0.001)
+
+    def fail(name: str) -> None:
+        raise Unreachable("no answer")
+
+    intake = Scripted(fail, {("acmeco", "bad")})
+    begun = monotonic()
+    with run_worker(intake, Leader()):
+        wait_for(lambda: intake.comparisons >= 6)
+        waited = monotonic() - begun
+    assert waited >= 0.02 + 0.04 + 0.08 + 0.16 + 0.32
+
+
+@pytest.mark.django_db
+def test_a_resource_that_cannot_be_read_keeps_no_other_from_being_compared(caplog: pytest.LogCaptureFixture) -> None:
+    class Api:
+        """Lists what no schema has checked, as after somebody changed the definition."""
+
+        def list_all(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+            return [tunnel("bad", generation="one") | {"spec": {}}, tunnel("good") | {"spec": {}}]
+
+    taken = TunnelResource("moorline.dev", "acmeco", "bad", 1)
+    take_resource(resource=taken)
+    intake = Intake(Api(), ["moorline.dev"], read_installation())  # type: ignore[arg-type]
+    assert intake.find_unsettled() == ({("acmeco", "bad"), ("acmeco", "good")}, {"moorline.dev"})
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith("The Tunnel resource acmeco/bad cannot be compared: ValueError(")
 
 
 def test_who_does_not_lead_looks_at_nothing_and_at_everything_once_it_does() -> None:
