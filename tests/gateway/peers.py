@@ -266,6 +266,15 @@ def port_of(gateway: Gateway, target: Target = TCP, tunnel_id: str = "1") -> int
     return tunnel.listening_on(target) if tunnel is not None else None
 
 
+def hop_port(gateway: Gateway) -> int:
+    assert gateway._hop is not None
+    return gateway._hop.port
+
+
+def holder(gateway: Gateway) -> PeerHolder:
+    return PeerHolder(gateway._options.name, "127.0.0.1", hop_port(gateway))
+
+
 def tunnel_of(gateway: Gateway, tunnel_id: str = "1") -> LiveTunnel:
     tunnel = gateway.registry.get(tunnel_id)
     assert tunnel is not None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from tunnels.gateway.directory import GatewayReport, Usage
 from tunnels.gateway.gateway import Gateway
@@ -14,17 +12,10 @@ from tunnels.gateway.presence import Presence
 from tunnels.protocol import ErrorCode, Target
 
 from ..conftest import BOUND, StartUpstream, echo, until
-from ..peers import HTTP, PeerClient, PeerHolder, Peers, listening, port_of, tunnel_of
+from ..peers import HTTP, PeerClient, PeerGrant, PeerHolder, Peers, listening, port_of, tunnel_of
 from ..test_streams import assert_reset, exchange
 
 PASSAGE = "tunnels.gateway.hop.passage"
-
-
-@pytest_asyncio.fixture
-async def peers() -> AsyncIterator[Peers]:
-    peers = Peers()
-    yield peers
-    await peers.stop()
 
 
 class Roll:
@@ -180,6 +171,29 @@ async def test_few_wait_at_a_time(peers: Peers, start_upstream: StartUpstream, m
     for _, writer in held:
         writer.close()
     draining.cancel()
+
+
+async def test_a_tunnel_has_its_share_of_those_that_wait(
+    start_upstream: StartUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{PASSAGE}.MAX_PARKED_OF_TUNNEL", 2)
+    peers = Peers(PeerGrant(), PeerGrant(tunnel="staging", tunnel_id="2", token_id="other"))
+    old = await peers.start("old", linger=BOUND)
+    clients = [await peers.connect(old, token=token) for token in ("good", "other")]
+    port, other = await listening(old), await listening(old, tunnel_id="2")
+    draining = asyncio.create_task(old.drain(BOUND))
+    await until(lambda: all(client.draining for client in clients), "GOAWAY")
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    await until(lambda: old._relay is not None and old._relay.parked == 2, "two to wait")
+    await assert_reset(port, bound=2.0)
+    held.append(await asyncio.open_connection("127.0.0.1", other))
+    await until(lambda: old._relay is not None and old._relay.parked == 3, "one of the other tunnel to wait")
+    for _, writer in held:
+        writer.close()
+    draining.cancel()
+    await peers.stop()
+    assert old._relay is not None
+    assert not old._relay._parked_of
 
 
 async def test_a_gateway_that_stops_holds_no_connection_that_waits(peers: Peers, start_upstream: StartUpstream) -> None:

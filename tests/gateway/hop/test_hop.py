@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import pytest
-import pytest_asyncio
 
-from tunnels.gateway.gateway import Gateway
-from tunnels.gateway.hop import passage
+from tunnels.gateway.hop import dialling
 from tunnels.gateway.hop.dialling import HopFailed, dial
 from tunnels.gateway.hop.wire import (
     GREETING_SIZE,
@@ -27,26 +24,10 @@ from tunnels.gateway.options import StartFailed
 from tunnels.protocol import Target
 
 from ..conftest import BOUND, StartUpstream, echo, until
-from ..peers import HTTP, SECRET, PeerGrant, PeerHolder, Peers, listening, port_of, tunnel_of
+from ..peers import HTTP, SECRET, PeerGrant, PeerHolder, Peers, holder, hop_port, listening, port_of, tunnel_of
 from ..test_streams import assert_reset, exchange
 
 KEY = SECRET.encode()
-
-
-@pytest_asyncio.fixture
-async def peers() -> AsyncIterator[Peers]:
-    peers = Peers()
-    yield peers
-    await peers.stop()
-
-
-def hop_port(gateway: Gateway) -> int:
-    assert gateway._hop is not None
-    return gateway._hop.port
-
-
-def holder(gateway: Gateway) -> PeerHolder:
-    return PeerHolder(gateway._options.name, "127.0.0.1", hop_port(gateway))
 
 
 async def test_it_works(peers: Peers, start_upstream: StartUpstream) -> None:
@@ -74,7 +55,7 @@ async def test_http_goes_the_same_way_and_keeps_the_address(peers: Peers, start_
     heads: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError):
+        with contextlib.suppress(asyncio.IncompleteReadError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 heads.append(head)
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -112,7 +93,9 @@ async def ask_raw(port: int, sock: socket.socket) -> bytes:
     await loop.sock_connect(sock, ("127.0.0.1", port))
     greeting = b""
     while len(greeting) < GREETING_SIZE:
-        greeting += await loop.sock_recv(sock, GREETING_SIZE - len(greeting))
+        data = await asyncio.wait_for(loop.sock_recv(sock, GREETING_SIZE - len(greeting)), BOUND)
+        assert data, "the end came before the greeting"
+        greeting += data
     return read_greeting(greeting)
 
 
@@ -220,6 +203,28 @@ async def test_a_request_for_a_gateway_that_is_gone_is_worth_nothing_at_another(
     assert heard, "it stood in between"
     assert not client.sources
     server.close()
+
+
+async def test_an_address_has_its_share_of_the_handshakes(peers: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnels.gateway.hop.accepting.MAX_HANDSHAKES_OF_ADDRESS", 2)
+    port = hop_port(await peers.start("holds"))
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(5)]
+        socks[3].bind(("127.0.0.77", 0))
+        for sock in socks[:2]:
+            await ask_raw(port, sock)
+        with pytest.raises(ConnectionResetError):
+            await ask_raw(port, socks[2])
+        await ask_raw(port, socks[3])
+        socks[0].close()
+
+        async def taken() -> bool:
+            with contextlib.suppress(ConnectionResetError), socket.socket() as sock:
+                await ask_raw(port, sock)
+                return True
+            return False
+
+        await until(taken, "the place to be free again")
 
 
 async def test_a_gateway_that_does_not_know_the_secret_is_told_no_byte() -> None:
@@ -451,4 +456,4 @@ async def test_dials_to_a_gateway_that_is_gone_come_last(
     for _ in range(6):
         assert await exchange(await listening(passes), b"x") == b"x"
     assert caplog.text.count("a connection could not be passed on: gone at") == 1
-    assert passage.REST > 1
+    assert dialling.REST > 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -26,7 +28,8 @@ from .wire import (
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT: Final = 5.0  # seconds
-MAX_HANDSHAKES: Final = 1024  # at a time
+MAX_HANDSHAKES: Final = 2048  # at a time
+MAX_HANDSHAKES_OF_ADDRESS: Final = 512  # of these with one other end
 REPEAT_AFTER: Final = 10.0  # seconds before the same trouble is logged again
 
 # Takes the connection and writes *taken* into it, or says why not.
@@ -46,6 +49,7 @@ class HopListener(AcceptLoop):
         self._secret = secret.encode()
         self._take = take
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes_of: Counter[str] = Counter()
         self._logged_at = -REPEAT_AFTER
         super().__init__(host, port)
 
@@ -57,12 +61,20 @@ class HopListener(AcceptLoop):
         await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     def _accepted(self, sock: socket.socket, source: str) -> None:
-        if len(self._handshakes) >= MAX_HANDSHAKES:
+        address = source.rpartition(":")[0]
+        if len(self._handshakes) >= MAX_HANDSHAKES or self._handshakes_of[address] >= MAX_HANDSHAKES_OF_ADDRESS:
             reset_socket(sock)
             return
+        self._handshakes_of[address] += 1
         task = self._loop.create_task(self._serve(sock, source))
         self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+        task.add_done_callback(partial(self._handshake_done, address))
+
+    def _handshake_done(self, address: str, task: asyncio.Task[None]) -> None:
+        self._handshakes.discard(task)
+        self._handshakes_of[address] -= 1
+        if not self._handshakes_of[address]:
+            del self._handshakes_of[address]
 
     async def _serve(self, sock: socket.socket, peer: str) -> None:
         try:

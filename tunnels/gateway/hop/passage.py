@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final, Protocol
 
 from ...bridge import reset_socket
 from ...protocol import ErrorCode, StreamRefused, Target
 from ..directory import Holder
-from .dialling import HopFailed, dial
+from .dialling import Dialler, HopFailed
 from .splice import Splice
 from .wire import Answer, Request
 
 logger = logging.getLogger(__name__)
 
 PARK_TIMEOUT: Final = 10.0  # seconds that a connection waits for a session while its tunnel moves to another gateway
-MAX_PARKED: Final = 1024  # connections that wait so, at a time
+MAX_PARKED: Final = 4096  # connections that wait so, at a time
+MAX_PARKED_OF_TUNNEL: Final = 512  # of these of one tunnel
 ASK_AGAIN: Final = 1.0  # seconds after which the portal is asked again who holds the tunnel of a connection that waits
 REREAD_TIMEOUT: Final = 2.0  # seconds for the portal to say who holds a tunnel
-MAX_DIALS: Final = 256  # at a time
-REST: Final = 5.0  # seconds for which a gateway that did not answer is tried last
 CHECK_INTERVAL: Final = 5.0  # seconds
 
 _CODES: Final = {Answer.LIMIT: ErrorCode.LIMIT, Answer.UNKNOWN: ErrorCode.UNKNOWN_UPSTREAM}
@@ -52,15 +53,13 @@ class Relay:
     def __init__(
         self, secret: str, find: Callable[[str], HeldTunnel | None], reread: Callable[[str], Awaitable[None]]
     ) -> None:
-        self.secret = secret.encode()
         self.find = find
+        self.dialler = Dialler(secret.encode())
         self.parked = 0
-        self.dials = asyncio.Semaphore(MAX_DIALS)
+        self._parked_of: Counter[str] = Counter()
         self._reread = reread
         self._changes: dict[str, asyncio.Event] = {}
         self._splices: set[Splice] = set()
-        self._rest: dict[str, float] = {}  # gateways that did not answer, and until when they are tried last
-        self._turn = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def note_change(self, tunnel_id: str) -> None:
@@ -73,28 +72,22 @@ class Relay:
         """Return what is set when the tunnel changes next."""
         return self._changes.setdefault(tunnel_id, asyncio.Event())
 
-    def in_order(self, holders: Sequence[Holder]) -> Iterator[Holder]:
-        """Yield the gateways to ask: in turn, those last that did not answer lately."""
-        self._turn += 1
-        start = self._turn % len(holders) if holders else 0
-        rotated = [*holders[start:], *holders[:start]]
-        now = monotonic()
-        yield from sorted(rotated, key=lambda holder: self._rest.get(holder.gateway, 0.0) > now)
+    def may_park(self, tunnel_id: str) -> bool:
+        """Say whether one more connection of a tunnel may wait."""
+        return self.parked < MAX_PARKED and self._parked_of[tunnel_id] < MAX_PARKED_OF_TUNNEL
 
-    async def dial(self, holder: Holder, request: Request) -> socket.socket:
-        """Have *holder* take a connection. Raises HopFailed."""
+    @contextmanager
+    def park(self, tunnel_id: str) -> Iterator[None]:
+        """Count a connection that waits."""
+        self.parked += 1
+        self._parked_of[tunnel_id] += 1
         try:
-            async with self.dials:
-                sock = await dial(holder, request, self.secret)
-        except HopFailed as failure:
-            if failure.answer is None:
-                now = monotonic()
-                self._rest = {name: until for name, until in self._rest.items() if until > now}
-                self._rest[holder.gateway] = now + REST
-                logger.warning("a connection could not be passed on: %s", failure)
-            raise
-        self._rest.pop(holder.gateway, None)
-        return sock
+            yield
+        finally:
+            self.parked -= 1
+            self._parked_of[tunnel_id] -= 1
+            if not self._parked_of[tunnel_id]:
+                del self._parked_of[tunnel_id]
 
     async def reread(self, tunnel_id: str) -> None:
         """Have the portal asked who holds a tunnel; returns when it is known, or REREAD_TIMEOUT has passed."""
@@ -183,14 +176,14 @@ class Passage:
         reread = False
         while True:
             change = relay.next_change(tunnel_id)
-            refusal = await self._try_ways(asked)
+            refusal = await self._try_ways(asked, deadline)
             left = deadline - monotonic()
             if refusal is None or left <= 0:
                 return refusal
             if change.is_set():
                 asked.clear()
             elif self._moving:
-                if relay.parked >= MAX_PARKED:
+                if not relay.may_park(tunnel_id):
                     return refusal
                 if await self._park(change, min(left, ASK_AGAIN)):
                     asked.clear()
@@ -205,19 +198,16 @@ class Passage:
 
     async def _park(self, change: asyncio.Event, limit: float) -> bool:
         """Wait for a change for *limit* seconds, and return whether there was one."""
-        relay = self._relay
-        relay.parked += 1
-        try:
-            async with asyncio.timeout(limit):
-                await change.wait()
-            return True
-        except TimeoutError:
-            await relay.reread(self._request.tunnel_id)
+        relay, tunnel_id = self._relay, self._request.tunnel_id
+        with relay.park(tunnel_id):
+            try:
+                async with asyncio.timeout(limit):
+                    await change.wait()
+            except TimeoutError:
+                await relay.reread(tunnel_id)
             return change.is_set()
-        finally:
-            relay.parked -= 1
 
-    async def _try_ways(self, asked: set[tuple[str, int]]) -> StreamRefused | None:
+    async def _try_ways(self, asked: set[tuple[str, int]], deadline: float) -> StreamRefused | None:
         request = self._request
         refusal = StreamRefused(ErrorCode.LOST, "no client is connected")
         tunnel = self._relay.find(request.tunnel_id)
@@ -230,12 +220,16 @@ class Passage:
             return None
         if local.code is not ErrorCode.LOST:
             refusal = local
-        for holder in self._relay.in_order([holder for holder in tunnel.holders if not holder.draining]):
+        dialler = self._relay.dialler
+        for holder in dialler.in_order([holder for holder in tunnel.holders if not holder.draining]):
+            left = deadline - monotonic()
+            if left <= 0:
+                break
             if (holder.gateway, holder.hop_port) in asked:
                 continue
             asked.add((holder.gateway, holder.hop_port))
             try:
-                other = await self._relay.dial(holder, Request(request.tunnel_id, request.target, request.source))
+                other = await dialler.dial(holder, Request(request.tunnel_id, request.target, request.source), left)
             except HopFailed as failure:
                 self._moving = self._moving or failure.answer is Answer.DRAINING
                 code = _CODES.get(failure.answer, ErrorCode.LOST) if failure.answer is not None else ErrorCode.LOST
