@@ -70,9 +70,28 @@ the later one counts, and the other is left out: the API server refuses a list w
 {{- toYaml $kept -}}
 {{- end -}}
 
-{{/* Pods start anew when the values name or hold another secret; what is generated never changes. */}}
+{{/*
+The key that Moorline signs with, in base64: as the cluster has it, or generated now, once for all templates. Empty where a
+Secret of somebody else's is to hold it and can't be seen from here.
+*/}}
+{{- define "moorline.secretKey" -}}
+{{- if not (hasKey .Values "keptSecretKey") -}}
+{{- $kept := get (lookup "v1" "Secret" .Release.Namespace (include "moorline.secretName" .)) "data" | default dict -}}
+{{- $generated := .Values.secrets.existingSecret | empty | ternary (randAlphaNum 64 | b64enc) "" -}}
+{{- $_ := set .Values "keptSecretKey" (get $kept "secret-key" | default $generated) -}}
+{{- end -}}
+{{- .Values.keptSecretKey -}}
+{{- end -}}
+
+{{/*
+Pods start anew when the values name or hold another secret; what is generated never changes. Anybody who may read pods sees
+this: what is secret counts only together with a key that nobody can guess.
+*/}}
 {{- define "moorline.secretChecksum" -}}
-checksum/secrets: {{ list .Values.secrets .Values.externalDatabase .Values.externalRedis | toJson | sha256sum | trunc 16 | quote }}
+{{- $key := include "moorline.secretKey" . -}}
+{{- $named := list .Values.secrets (omit .Values.externalDatabase "url") (omit .Values.externalRedis "url") -}}
+{{- $secret := $key | empty | ternary list (list $key .Values.externalDatabase.url .Values.externalRedis.url) -}}
+checksum/secrets: {{ list $named $secret | toJson | sha256sum | trunc 16 | quote }}
 {{- end -}}
 
 {{/* URLs that the values hold: data of the Secret for them, empty without any. */}}

@@ -18,6 +18,9 @@ installs all of it: portal, gateways, worker, beat and watch, PostgreSQL and Val
 Tunnel and the rights to serve it. [docs/cluster.md](../docs/cluster.md) has other ways to install it, upgrading and
 uninstalling. A value that does not exist or cannot be is refused with its name.
 
+While an upgrade brings the database up to date, and after a rollback, the version before goes on with what exists. From
+this version back it can make no customer, tunnel or token until this one is there again.
+
 This page is made of the comments in [values.yaml](values.yaml) by `make chart-readme`.
 """
 

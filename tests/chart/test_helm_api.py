@@ -27,14 +27,14 @@ WAIT_SECONDS = 20.0
 MOMENT = "2026-01-01T00:00:00Z"
 
 # The manifests that Moorline has to take as they are.
-SEED = """\
+MANIFEST = """\
 apiVersion: moorline.dev/v1alpha1
 kind: Tunnel
 metadata: {name: postgres-prod, namespace: NAMESPACE}
 spec: {tcpPorts: [25060]}
 status: {}
 """
-INLETS_SEED = """\
+INLETS_MANIFEST = """\
 apiVersion: uplink.inlets.dev/v1alpha1
 kind: Tunnel
 metadata: {name: postgres-staging, namespace: NAMESPACE}
@@ -108,6 +108,12 @@ class Release:
         data: dict[str, str] = self.read("secret", "moorline")["data"]
         return data
 
+    def read_checksum(self) -> str:
+        """Return by what the portal's pods notice that a secret of the values is another one."""
+        pod = self.read("deployment", "moorline-portal")["spec"]["template"]
+        checksum: str = pod["metadata"]["annotations"]["checksum/secrets"]
+        return checksum
+
     def count_portals(self) -> int:
         """Return how many pods the Deployment of the portal asks for."""
         return int(self.read("deployment", "moorline-portal")["spec"]["replicas"])
@@ -171,7 +177,7 @@ def test_a_release_is_installed_upgraded_taken_back_and_uninstalled(release: Rel
     assert release.count_portals() == 1
     assert release.read_secrets() == secrets
 
-    release.server.kubectl("apply", "-f", "-", input=SEED.replace("NAMESPACE", release.namespace))
+    release.server.kubectl("apply", "-f", "-", input=MANIFEST.replace("NAMESPACE", release.namespace))
     uninstalled = release.helm("uninstall")
     assert uninstalled.returncode == 0, uninstalled.stderr
     for kind in ("deployments", "statefulsets", "services", "serviceaccounts", "roles", "ingresses", "networkpolicies"):
@@ -183,6 +189,17 @@ def test_a_release_is_installed_upgraded_taken_back_and_uninstalled(release: Rel
     release.apply("install", {})
     assert release.read_secrets() == secrets
     assert release.list_names("tunnels.moorline.dev") == ["postgres-prod"]
+
+
+def test_pods_start_anew_when_the_values_hold_another_url(release: Release) -> None:
+    values = ROWS["external urls"]
+    release.apply("install", values, "--no-hooks")
+    before = release.read_checksum()
+    release.apply("upgrade", {**values, "portal": {"replicas": 3}}, "--no-hooks")
+    assert release.read_checksum() == before, "the key that it is made with is kept"
+    changed = {**values, "externalRedis": {"url": "rediss://:hidden@cache2.example.com:6379/0"}}
+    release.apply("upgrade", changed, "--no-hooks")
+    assert release.read_checksum() != before
 
 
 def test_before_an_upgrade_the_database_is_brought_up_to_date(release: Release) -> None:
@@ -268,7 +285,7 @@ def test_the_definition_of_inlets_is_taken_over_with_its_resources(release: Rele
     }
     release.server.kubectl("apply", "-f", "-", input=json.dumps(definition))
     release.server.kubectl("wait", "--for=condition=Established", "--timeout=20s", DEFINITIONS[1])
-    release.server.kubectl("apply", "-f", "-", input=INLETS_SEED.replace("NAMESPACE", release.namespace))
+    release.server.kubectl("apply", "-f", "-", input=INLETS_MANIFEST.replace("NAMESPACE", release.namespace))
     code, said = finish(release.start("install", ROWS["inlets"]))
     assert code != 0
     assert "tunnels.uplink.inlets.dev" in said
@@ -305,11 +322,11 @@ def make_tunnel(namespace: str, spec: Document, name: str = "prod") -> str:
     return yaml.safe_dump({"apiVersion": "moorline.dev/v1alpha1", "kind": "Tunnel", "metadata": metadata, "spec": spec})
 
 
-def test_the_seed_manifests_are_taken_and_shown(server: ApiServer, definitions: str) -> None:
-    for manifest in (SEED, INLETS_SEED):
+def test_the_manifests_are_taken_and_shown(server: ApiServer, definitions: str) -> None:
+    for manifest in (MANIFEST, INLETS_MANIFEST):
         server.kubectl("apply", "-f", "-", input=manifest.replace("NAMESPACE", definitions))
     seen = server.read("--namespace", definitions, "tunnels.uplink.inlets.dev", "postgres-staging")["spec"]
-    assert seen == {**yaml.safe_load(INLETS_SEED)["spec"], "tokenRef": {"name": "my-token", "key": "token"}}
+    assert seen == {**yaml.safe_load(INLETS_MANIFEST)["spec"], "tokenRef": {"name": "my-token", "key": "token"}}
 
     conditions = [
         {"type": kind, "status": status, "reason": "Test", "message": "", "lastTransitionTime": MOMENT}

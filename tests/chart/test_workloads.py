@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from portal.config.celery import app
 from portal.config.environment import read_environment
 from tests.chart.helm import CHART, ROOT, Document, load, pick, pick_kind
 from tests.chart.matrix import ROWS, list_containers, list_pods, load_row, matches
@@ -322,15 +323,36 @@ def test_a_secret_of_the_operator_takes_the_place_of_the_generated_one() -> None
     assert pick_kind(load_row("external secrets"), "Secret") == {}
 
 
-def test_pods_start_anew_when_the_values_hold_another_url() -> None:
-    def read_annotations(values: dict[str, Any]) -> Any:
-        pod = pick(load(values), "Deployment", "moorline-portal")["spec"]["template"]
-        return pod["metadata"]["annotations"]
+def read_checksum(values: dict[str, Any], name: str = "moorline") -> str:
+    """Return by what pods notice that the values name or hold other secrets."""
+    pod = pick(load(values, name=name), "Deployment", f"{name}-portal")["spec"]["template"]
+    checksum: str = pod["metadata"]["annotations"]["checksum/secrets"]
+    return checksum
 
+
+def test_pods_start_anew_when_the_values_name_another_secret() -> None:
+    values = ROWS["external secrets"]
+    assert read_checksum(values) == read_checksum({**values, "portal": {"replicas": 3}})
+    assert read_checksum(values) != read_checksum({**values, "secrets": {"existingSecret": "others"}})
+    assert read_checksum(values) != read_checksum({**values, "externalRedis": {"existingSecret": "others"}})
+
+
+def test_no_annotation_lets_a_password_be_guessed() -> None:
+    """Whoever may read pods could try passwords on a checksum over nothing but them."""
     values = ROWS["external urls"]
-    changed = {**values, "externalRedis": {"url": "rediss://:hidden@cache2.example.com:6379/0"}}
-    assert read_annotations(values) == read_annotations({**values, "portal": {"replicas": 3}})
-    assert read_annotations(values) != read_annotations(changed)
+    assert read_checksum(values) != read_checksum(values, "moorline-2"), "each installation has a key of its own"
+    existing = {**values, "secrets": {"existingSecret": "moorline-secrets"}}  # without a cluster its key is not seen
+    changed = {**existing, "externalDatabase": {"url": "postgres://moorline:other@db.example.com:5432/moorline"}}
+    assert read_checksum(existing) == read_checksum(changed)
+
+
+def test_a_worker_is_given_the_time_that_its_longest_task_may_take() -> None:
+    app.loader.import_default_modules()
+    own = [task for name, task in app.tasks.items() if name.startswith("portal.")]
+    longest = max(task.time_limit or app.conf.task_time_limit for task in own)
+    assert longest > app.conf.task_time_limit
+    worker = pick(load(), "Deployment", "moorline-worker")["spec"]["template"]["spec"]
+    assert worker["terminationGracePeriodSeconds"] >= longest + 10
 
 
 def test_on_the_first_install_the_migration_comes_with_everything_else() -> None:

@@ -20,14 +20,14 @@ DEFINITIONS = ["crd/tunnels.moorline.dev", "crd/tunnels.uplink.inlets.dev"]
 VALUES = Path(__file__).with_name("values.yaml")
 
 # The manifest that the README shows, and the same for the name of the README's psql line.
-SEED = """\
+MANIFEST = """\
 apiVersion: moorline.dev/v1alpha1
 kind: Tunnel
 metadata: {name: postgres-prod, namespace: acmeco}
 spec: {tcpPorts: [25060]}
 status: {}
 """
-PROD = SEED.replace("postgres-prod", "prod")
+PROD = MANIFEST.replace("postgres-prod", "prod")
 COMPATIBLE = """\
 apiVersion: uplink.inlets.dev/v1alpha1
 kind: Tunnel
@@ -128,7 +128,7 @@ def acmeco(installation: Installation) -> Installation:
     node = installation.node
     node.kubectl("create", "namespace", CUSTOMER)
     node.kubectl("label", "namespace", CUSTOMER, "moorline.dev/uplink=1")
-    node.kubectl("apply", "-f", "-", input=SEED)
+    node.kubectl("apply", "-f", "-", input=MANIFEST)
     node.kubectl("apply", "-f", "-", input=PROD)
     wait_for("prod is provisioned", lambda: installation.condition("prod", "Provisioned") == "True", 30)
     wait_for("postgres-prod too", lambda: installation.condition("postgres-prod", "Provisioned") == "True", 30)

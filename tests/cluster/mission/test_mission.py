@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.mission.conftest import APPLICATION, COMPATIBLE, CUSTOMER, NAMESPACE, RELEASE, SEED, Installation
+from tests.cluster.mission.conftest import APPLICATION, COMPATIBLE, CUSTOMER, MANIFEST, NAMESPACE, RELEASE, Installation
 from tests.cluster.mission.customer import Client, run_pages
 from tests.cluster.mission.node import end, wait_for
 
@@ -174,7 +174,7 @@ def test_a_resource_of_the_compatible_group_is_served(acmeco: Installation) -> N
 
 def test_what_a_deleted_resource_has_made_goes(acmeco: Installation) -> None:
     node = acmeco.node
-    node.kubectl("delete", "-f", "-", input=SEED, timeout=40)
+    node.kubectl("delete", "-f", "-", input=MANIFEST, timeout=40)
     kinds = "services,endpointslices,secrets"
 
     def left() -> list[str]:
