@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -21,13 +21,17 @@ from portal.cluster.render import RESOURCE_API, make_mirror
 from portal.cluster.resource import (
     INLETS_GROUP,
     KINDS,
-    allows_tunnels,
+    ServedElsewhere,
+    check_namespace,
+    find_holder,
     is_going,
     is_mirror,
+    is_told_of,
     make_event,
     make_refused_status,
     read_group,
     read_resource,
+    refuse_mirror,
     sort_by_age,
 )
 from portal.cluster.spec import Installation, read_tunnels
@@ -37,6 +41,7 @@ from portal.services.resources import (
     TunnelResource,
     drop_resource,
     find_tunnel,
+    is_being_removed,
     list_taken,
     take_resource,
 )
@@ -50,18 +55,30 @@ Name = tuple[str, str]  # namespace, name
 HTTP_NOT_FOUND: Final = 404
 
 
+class NotLeading(Exception):
+    """Another process may lead by now, and what was seen here may be old."""
+
+
 class Intake:
     """Tunnel resources of some API groups on one side, rows on the other.
 
-    Each call raises `Unreachable` and `ApiRefused` as the API server says, and Django's database errors.
+    Each call raises `Unreachable` and `ApiRefused` as the API server says, `NotLeading`, and Django's database errors.
 
     Args:
         groups: the API groups that are served.
         installation: whose mirrors are ours.
+        is_leading: asked before each write.
     """
 
-    def __init__(self, api: KubernetesApi, groups: Sequence[str], installation: Installation) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        groups: Sequence[str],
+        installation: Installation,
+        is_leading: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._api = api
+        self._is_leading = is_leading
         self._groups = tuple(groups)
         self._installation = installation
 
@@ -82,7 +99,9 @@ class Intake:
                 live.setdefault(_name_of(body), []).append(body)
         taken, mirrors = list_taken(self._groups), self._make_mirrors(live)
         unsettled = {
-            name for name, bodies in live.items() if not _is_surely_settled(bodies, taken.get(name), mirrors.get(name))
+            name
+            for name, bodies in live.items()
+            if not self._is_surely_settled(bodies, taken.get(name), mirrors.get(name))
         }
         # Only of groups that were listed to the end; where none were, nothing is known.
         gone = {name for name, (resource, _) in taken.items() if name not in live and resource.group in listed}
@@ -98,6 +117,9 @@ class Intake:
             self._take([body for body in bodies if body not in mirrors])
         elif row is None:
             self._take([body for body in bodies if not is_mirror(body)])
+            for body in bodies:
+                if is_mirror(body):
+                    self._tell_stray(body)
         else:
             self._settle_row(row, bodies)
 
@@ -110,28 +132,39 @@ class Intake:
             log.warning("The Tunnel resource of %s cannot be found; its tunnel stays until that is sure.", row)
         elif bodies:
             self._take(bodies, takes_over=True)
-        elif drop_resource(namespace=row.customer.name, name=row.name, groups=self._groups):
-            log.info("The Tunnel resource of %s is gone, and its tunnel with it.", row)
+        else:
+            self._check_lead()
+            uid = row.status.resource_uid
+            if drop_resource(namespace=row.customer.name, name=row.name, groups=self._groups, uid=uid):
+                log.info("The Tunnel resource of %s is gone, and its tunnel with it.", row)
 
     def _take(self, bodies: Sequence[Manifest], *, takes_over: bool = False) -> None:
         """Take in resources of one name: the first that can be has the name."""
         for place, body in enumerate(bodies):
             resource = read_resource(body)
+            self._check_lead()
             try:
                 take_resource(
                     resource=resource,
-                    is_labelled=partial(self._is_labelled, resource),
+                    check_namespace=partial(self._check_namespace, resource),
                     takes_over=takes_over and place == 0,
                 )
             except ResourceRefused as refused:
                 if not refused.has_row:
                     self._tell(body, refused)
 
+    def _tell_stray(self, body: Manifest) -> None:
+        """Tell a resource that is labelled as a mirror and mirrors nothing, unless it is about to be deleted."""
+        is_ours = find_holder(body) == self._installation.name
+        if not (is_ours and is_being_removed(*_name_of(body))):
+            self._tell(body, refuse_mirror(body, self._installation.name))
+
     def _tell(self, body: Manifest, refused: ResourceRefused) -> None:
         status = make_refused_status(body, refused, timezone.now())
-        if status == body.get("status"):
+        if status == body.get("status") or (isinstance(refused, ServedElsewhere) and is_told_of(body)):
             return
         namespace, name = _name_of(body)
+        self._check_lead()
         log.info("The Tunnel resource %s/%s is refused: %s", namespace, name, refused.message)
         try:
             self._api.merge_status(KINDS[read_group(body)], namespace, name, status)
@@ -139,9 +172,15 @@ class Intake:
             if error.status != HTTP_NOT_FOUND:  # deleted meanwhile
                 raise
 
-    def _is_labelled(self, resource: TunnelResource) -> bool:
-        namespace = self._api.get("Namespace", "", resource.namespace)
-        return allows_tunnels(namespace, inlets=INLETS_GROUP in self._groups)
+    def _check_namespace(self, resource: TunnelResource) -> None:
+        """Refuse a new tunnel where the namespace is not for them."""
+        name, inlets = resource.namespace, INLETS_GROUP in self._groups
+        check_namespace(self._api.get("Namespace", "", name), name, self._installation.name, inlets=inlets)
+        self._check_lead()
+
+    def _check_lead(self) -> None:
+        if not self._is_leading():
+            raise NotLeading("another process leads by now, and looks for itself.")
 
     def _is_gone(self, row: Tunnel) -> bool:
         """Say whether it is sure that no resource asks for a tunnel any more.
@@ -176,6 +215,7 @@ class Intake:
         # Where the reconciler has work to do, the difference is most likely what it is about to write.
         is_settled = TunnelStatus.objects.filter(pk=row.pk, revision=F("applied_revision")).exists()
         is_by_hand = is_settled and not self._has_moved(row, found)
+        self._check_lead()
         touch_tunnels([row.pk])
         if is_by_hand:
             self._tell_reverted(row, found)
@@ -218,31 +258,38 @@ class Intake:
                     raise
         return listed
 
+    # -- comparing ----------------------------------------------------------------------------------------------------
 
-def _is_surely_settled(
-    bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None
-) -> bool:
-    """Say the same as `_is_settled`; what cannot be compared is looked at by itself, and holds up no other."""
-    try:
-        return _is_settled(bodies, taken, mirror)
-    except Exception as error:
-        log.warning("The Tunnel resource %s/%s cannot be compared: %r", *_name_of(bodies[0]), error)
-        return False
+    def _is_surely_settled(
+        self, bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None
+    ) -> bool:
+        """Say the same as `_is_settled`; what cannot be compared is looked at by itself, and holds up no other."""
+        try:
+            return self._is_settled(bodies, taken, mirror)
+        except Exception as error:
+            log.warning("The Tunnel resource %s/%s cannot be compared: %r", *_name_of(bodies[0]), error)
+            return False
 
+    def _is_settled(
+        self, bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None
+    ) -> bool:
+        """Say whether the rows are as the resources of one name ask for; what is refused is looked at again each time.
 
-def _is_settled(bodies: Sequence[Manifest], taken: tuple[TunnelResource, bool] | None, mirror: Manifest | None) -> bool:
-    """Say whether the rows are as the resources of one name ask for; what is refused is looked at again each time.
+        Args:
+            taken: what the row of a resource says, and whether a change was refused.
+            mirror: what the resource has to be, where its tunnel is the portal's.
+        """
+        if mirror is not None:
+            return all(read_group(body) == names.DOMAIN and not differs(mirror, body) for body in bodies)
+        if taken is None:
+            return all(is_going(body) or self._mirrors_elsewhere(body) for body in bodies)
+        resource, is_refused = taken
+        return not is_refused and len(bodies) == 1 and not is_going(bodies[0]) and _clean(bodies[0]) == resource
 
-    Args:
-        taken: what the row of a resource says, and whether a change was refused.
-        mirror: what the resource has to be, where its tunnel is the portal's.
-    """
-    if mirror is not None:
-        return all(read_group(body) == names.DOMAIN and not differs(mirror, body) for body in bodies)
-    if taken is None:
-        return all(is_mirror(body) or is_going(body) for body in bodies)
-    resource, is_refused = taken
-    return not is_refused and len(bodies) == 1 and not is_going(bodies[0]) and _clean(bodies[0]) == resource
+    def _mirrors_elsewhere(self, body: Manifest) -> bool:
+        """Say whether a resource mirrors a tunnel of the portal of another installation, which keeps its status."""
+        is_foreign = find_holder(body) not in ("", self._installation.name)
+        return is_mirror(body) and is_foreign and is_told_of(body)
 
 
 def _clean(body: Manifest) -> TunnelResource | None:

@@ -22,6 +22,10 @@ DEFAULT_KEY: Final = "token"
 YEARS: Final = range(1000, 9999)
 
 
+class ServedElsewhere(ResourceRefused):
+    """It is another installation's to take or to refuse; this one speaks where nobody else does."""
+
+
 def read_resource(body: Mapping[str, Any]) -> TunnelResource:
     """Read a Tunnel resource of either group; what is wrong with its fields is left for the services to say."""
     metadata, spec = body["metadata"], body.get("spec")
@@ -40,6 +44,7 @@ def read_resource(body: Mapping[str, Any]) -> TunnelResource:
         group=str(body.get("apiVersion", "")).partition("/")[0],
         namespace=metadata["namespace"],
         name=metadata["name"],
+        uid=str(metadata.get("uid") or ""),
         generation=int(metadata.get("generation") or 0),
         tcp_ports=_read_list(spec.get("tcpPorts")),
         host_names=_read_list(spec.get("upstreamDomains")),
@@ -57,6 +62,28 @@ def is_mirror(body: Mapping[str, Any]) -> bool:
     return (body["metadata"].get("labels") or {}).get(names.MIRROR) == names.MIRROR_VALUE
 
 
+def refuse_mirror(body: Mapping[str, Any], installation: str) -> ResourceRefused:
+    """Say why a resource is not taken that is labelled as a mirror and mirrors nothing.
+
+    Args:
+        installation: our own.
+    """
+    metadata, group = body["metadata"], read_group(body)
+    kind = ServedElsewhere if find_holder(body) not in ("", installation) else ResourceRefused
+    return kind(
+        "NotTaken",
+        f"The label {names.MIRROR} says that this resource shows a tunnel of the portal, and there is none of this "
+        f"name. Remove the label to have the resource taken: kubectl label tunnels.{group} {metadata['name']} "
+        f"-n {metadata['namespace']} {names.MIRROR}-",
+    )
+
+
+def is_told_of(body: Mapping[str, Any]) -> bool:
+    """Say whether the status of a resource was written by a reconciler; that of a refusal says no more than that."""
+    conditions = (body.get("status") or {}).get("conditions") or []
+    return any(condition.get("type") != "Accepted" for condition in conditions)
+
+
 def is_going(body: Mapping[str, Any]) -> bool:
     """Say whether an object is being deleted, though somebody's finalizer holds it."""
     return bool(body["metadata"].get("deletionTimestamp"))
@@ -72,6 +99,37 @@ def allows_tunnels(namespace: Mapping[str, Any] | None, *, inlets: bool) -> bool
     labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
     allowed = (UPLINK, INLETS_UPLINK) if inlets else (UPLINK,)
     return any(labels.get(key) == value for key, value in allowed)
+
+
+def check_namespace(namespace: Mapping[str, Any] | None, name: str, installation: str, *, inlets: bool) -> None:
+    """Refuse new tunnels in a namespace that is not for them.
+
+    Args:
+        namespace: its manifest; None where there is none.
+        installation: our own; another one's namespaces are left to it.
+        inlets: whether the label of inlets uplink allows tunnels as well.
+
+    Raises:
+        ResourceRefused: with what to do.
+    """
+    holder = find_holder(namespace or {})
+    if holder not in ("", installation):
+        raise ServedElsewhere(
+            "NameTaken",
+            f"The namespace {name} belongs to the installation {holder} of Moorline, and {installation} makes no "
+            f"tunnels in it. Use another namespace, or remove its label {names.INSTALLATION}.",
+        )
+    if not allows_tunnels(namespace, inlets=inlets):
+        raise ResourceRefused(
+            "NamespaceNotLabelled",
+            f"No tunnels may be made in this namespace. Allow it with: kubectl label namespace {name} "
+            f"{'='.join(UPLINK)}",
+        )
+
+
+def find_holder(body: Mapping[str, Any]) -> str:
+    """Return the installation whose label an object carries; empty where it carries none."""
+    return str(((body.get("metadata") or {}).get("labels") or {}).get(names.INSTALLATION) or "")
 
 
 def sort_by_age(bodies: list[Manifest]) -> list[Manifest]:

@@ -20,7 +20,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from portal.cluster.api import ApiRefused, KubernetesApi, Unreachable, read_configuration
 from portal.cluster.election import Election
-from portal.cluster.intake import Intake, Name
+from portal.cluster.intake import Intake, Name, NotLeading
 from portal.cluster.resource import INLETS_GROUP, KINDS, VERSION, allows_tunnels
 from portal.cluster.spec import read_installation
 
@@ -33,7 +33,7 @@ IDLE_SECONDS: Final = 0.25
 # Any one look ends within this, whatever does not answer.
 STUCK_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 15.0
-EXPECTED: Final = (Unreachable, ApiRefused, DatabaseError, InterfaceError)
+EXPECTED: Final = (Unreachable, ApiRefused, NotLeading, DatabaseError, InterfaceError)
 
 
 class WatchFailed(Exception):
@@ -205,7 +205,8 @@ def run_watch(api: KubernetesApi, *, health_port: int) -> None:
     """
     groups = [group for group in KINDS if group != INLETS_GROUP or settings.MOORLINE_INLETS_COMPATIBLE]
     installation = read_installation()
-    intake = Intake(api, groups, installation)
+    election = Election(api, installation.namespace, f"{installation.name}-watch")
+    intake = Intake(api, groups, installation, lambda: election.is_leading)
     try:
         served = intake.find_served()
     except Unreachable as error:
@@ -216,7 +217,6 @@ def run_watch(api: KubernetesApi, *, health_port: int) -> None:
         raise WatchFailed(f"The cluster refuses to list Tunnel resources: {refused.message}.") from refused
     for group in sorted(set(groups) - served):
         log.warning("The cluster has no Tunnel resources of %s: install the chart's resource definitions.", group)
-    election = Election(api, installation.namespace, f"{installation.name}-watch")
     asyncio.run(_watch(intake, election, groups, served, health_port))
 
 

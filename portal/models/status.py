@@ -50,8 +50,9 @@ class TunnelStatus(Work):
     tunnel = models.OneToOneField(Tunnel, on_delete=models.CASCADE, primary_key=True, related_name="status")
     observed_generation = models.PositiveBigIntegerField(default=0)
     conditions = models.JSONField(default=list)
-    # Of a tunnel that a custom resource asked for: the generation of the resource that was looked at last, and with
+    # Of a tunnel that a custom resource asked for: which resource was looked at last and its generation, and with
     # `reason` and `message` why the row is still as the one before wanted it.
+    resource_uid = models.CharField(max_length=64, blank=True)
     resource_generation = models.PositiveBigIntegerField(default=0)
     refusal = models.JSONField(default=dict)
 

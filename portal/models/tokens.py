@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
 from portal.models.tunnels import Tunnel
+
+
+class RevokedHash(models.Model):
+    """The hash of a token that was revoked and then went with its tunnel: it is to open no other one."""
+
+    hash = models.CharField(max_length=64, primary_key=True)
+    revoked_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.hash
 
 
 class Token(models.Model):
@@ -31,3 +44,13 @@ class Token(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert or change the token.
+
+        Raises:
+            ValidationError: when it is new and was revoked with a tunnel that is gone.
+        """
+        if self._state.adding and RevokedHash.objects.filter(hash=self.hash).exists():
+            raise ValidationError("This token was revoked. Use a new one.", code="revoked")
+        super().save(*args, **kwargs)

@@ -12,15 +12,16 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from portal.models import Customer, Source, Tunnel, TunnelPort, TunnelStatus
+from portal.models import Customer, Leftover, RevokedHash, Source, StaffDecision, Tunnel, TunnelPort, TunnelStatus
 from portal.models.names import HOST_LENGTH, HOST_PATTERN
 from portal.services.customers import create_customer, delete_customer
 from portal.services.events import Actor, record_event
 from portal.services.tunnels import Resource, create_tunnel, delete_tunnel, update_tunnel
 from portal.services.work import touch_tunnels
 
-LABEL: Final = "moorline.dev/uplink=1"
 KEY_PATTERN: Final = re.compile(rf"[-._a-zA-Z0-9]{{1,{HOST_LENGTH}}}")
+# What staff decide of a tunnel that a resource asked for.
+DECIDED_FIELDS: Final = ("enabled", "max_sessions", "max_streams")
 # Where in the resource a field of the row is written.
 PATHS: Final = {
     "name": "metadata.name",
@@ -42,6 +43,7 @@ class TunnelResource:
         group: its API group.
         namespace: the customer.
         name: the tunnel.
+        uid: which object of that name it is.
         generation: which version of it this is.
         tcp_ports: as they are written, checked or not.
         host_names: likewise.
@@ -65,6 +67,7 @@ class TunnelResource:
     token_key: str = ""
     token_namespace: str = ""
     mistake: str = ""
+    uid: str = ""
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -87,52 +90,58 @@ class ResourceRefused(Exception):
 
 
 def take_resource(
-    *, resource: TunnelResource, is_labelled: Callable[[], bool] = lambda: True, takes_over: bool = False
+    *, resource: TunnelResource, check_namespace: Callable[[], None] = lambda: None, takes_over: bool = False
 ) -> Tunnel:
     """Create or change the tunnel that a resource asks for, and the customer where there is none.
 
-    Nothing is written where all is so already. A change that is refused leaves the row as it was, and the refusal with
-    it for the reconciler to tell.
+    Nothing is written where all is so already, and where a later version of the resource was taken before. A change
+    that is refused leaves the row as it was, and the refusal with it for the reconciler to tell.
 
     Args:
-        is_labelled: says whether tunnels may be made in the namespace; asked only where the tunnel is new.
+        check_namespace: raises `ResourceRefused` where no tunnels may be made in the namespace; called only where the
+            tunnel is new, and while no row is locked.
         takes_over: whether the resource that the tunnel was made by is gone, and this one stands in for it.
 
     Raises:
         ResourceRefused: with what to do.
     """
-    actor = _actor(resource)
-    row = find_tunnel(resource.namespace, resource.name)
     try:
+        if find_tunnel(resource.namespace, resource.name) is None:
+            _check_words(resource)
+            _check_place(resource, check_namespace)
         with transaction.atomic():
-            return _take(resource, row, is_labelled, takes_over, actor)
+            return _take(resource, _lock_tunnel(resource.namespace, resource.name), takes_over)
     except ResourceRefused as refused:
         refusal = refused
     except ValidationError as error:
         refusal = ResourceRefused("InvalidSpec", describe_errors(error))
-    if row is not None and row.source == Source.RESOURCE and row.resource_group == resource.group:
-        _record_look(row, resource.generation, {"reason": refusal.reason, "message": refusal.message})
+    if _record_refusal(resource, refusal):
         raise ResourceRefused(refusal.reason, refusal.message, has_row=True)
     raise refusal
 
 
 @transaction.atomic
-def drop_resource(*, namespace: str, name: str, groups: Iterable[str]) -> bool:
+def drop_resource(*, namespace: str, name: str, groups: Iterable[str], uid: str | None = None) -> bool:
     """Delete the tunnel that a resource of one of these groups asked for, and asks for no more.
 
     The customer goes with the last tunnel where resources made it and staff have left it as it was made: that it is
-    suspended, say, is not forgotten because somebody deletes all tunnels and makes them anew.
+    suspended, say, is not forgotten because somebody deletes all tunnels and makes them anew. What staff decided about
+    the tunnel is kept for when it comes back.
+
+    Args:
+        uid: of the resource that is gone; the tunnel stays where another one asks for it meanwhile.
 
     Returns:
         Whether there was such a tunnel.
     """
-    tunnel = find_tunnel(namespace, name)
+    tunnel = _lock_tunnel(namespace, name)
     if tunnel is None or tunnel.source != Source.RESOURCE or tunnel.resource_group not in groups:
         return False
-    customer, resource = tunnel.customer, Resource(tunnel.resource_group)
-    actor = Actor(f"Tunnel resource ({tunnel.resource_group})")
-    delete_tunnel(tunnel=tunnel, resource=resource, actor=actor)
-    customer = Customer.objects.select_for_update().get(pk=customer.pk)
+    if uid is not None and tunnel.status.resource_uid != uid:
+        return False
+    customer, actor = tunnel.customer, Actor(f"Tunnel resource ({tunnel.resource_group})")
+    _keep_decisions(tunnel)
+    delete_tunnel(tunnel=tunnel, resource=Resource(tunnel.resource_group), actor=actor)
     if customer.source == Source.RESOURCE and _is_untouched(customer) and not customer.tunnels.exists():
         delete_customer(customer=customer, actor=actor)
     return True
@@ -141,6 +150,11 @@ def drop_resource(*, namespace: str, name: str, groups: Iterable[str]) -> bool:
 def find_tunnel(namespace: str, name: str) -> Tunnel | None:
     """Find the tunnel of this name of the customer whose namespace it is."""
     return Tunnel.objects.select_related("customer", "status").filter(customer__name=namespace, name=name).first()
+
+
+def is_being_removed(namespace: str, name: str) -> bool:
+    """Say whether a tunnel of this name was deleted, and what it had in the cluster may be there still."""
+    return Leftover.objects.filter(customer_name=namespace, tunnel_name__in=("", name)).exists()
 
 
 def list_taken(groups: Iterable[str]) -> dict[tuple[str, str], tuple[TunnelResource, bool]]:
@@ -157,6 +171,7 @@ def list_taken(groups: Iterable[str]) -> dict[tuple[str, str], tuple[TunnelResou
                 group=row.resource_group,
                 namespace=row.customer.name,
                 name=row.name,
+                uid=row.status.resource_uid,
                 generation=row.status.resource_generation,
                 tcp_ports=tuple(sorted(port.port for port in row.ports.all() if port.kind == TunnelPort.Kind.TCP)),
                 host_names=tuple(sorted(host.name for host in row.hosts.all())),
@@ -181,14 +196,13 @@ def describe_errors(error: ValidationError) -> str:
     )
 
 
-def _take(
-    resource: TunnelResource, row: Tunnel | None, is_labelled: Callable[[], bool], takes_over: bool, actor: Actor
-) -> Tunnel:
+def _take(resource: TunnelResource, row: Tunnel | None, takes_over: bool) -> Tunnel:
     if row is not None:
         _check_holder(resource, row, takes_over)
-    _check_token(resource)
-    if resource.mistake:
-        raise ResourceRefused("InvalidSpec", resource.mistake)
+        if _is_outdated(resource, row):
+            return row
+    _check_words(resource)
+    actor = Actor(f"Tunnel resource ({resource.group})")
     asked = Resource(resource.group, resource.token_secret, resource.token_key)
     wanted: dict[str, Any] = {
         "tcp_ports": resource.tcp_ports,
@@ -199,8 +213,8 @@ def _take(
         "actor": actor,
     }
     if row is None:
-        customer = _find_customer(resource, is_labelled, actor)
-        tunnel = create_tunnel(customer=customer, name=resource.name, **wanted)
+        customer = _find_customer(resource, actor)
+        tunnel = create_tunnel(customer=customer, name=resource.name, **wanted, **_take_decisions(resource))
     else:
         tunnel = update_tunnel(tunnel=row, **wanted)
         if row.resource_group != resource.group:
@@ -208,23 +222,39 @@ def _take(
             Tunnel.objects.filter(pk=row.pk).update(resource_group=resource.group)
             record_event(actor=actor, verb="tunnel.update", tunnel=row, details=change)
             touch_tunnels([row.pk])
-    _record_look(tunnel, resource.generation, {}, is_told=row is None or tunnel.generation != row.generation)
+    _record_look(tunnel, resource, {}, is_told=row is None or tunnel.generation != row.generation)
     return tunnel
 
 
-def _find_customer(resource: TunnelResource, is_labelled: Callable[[], bool], actor: Actor) -> Customer:
-    name = resource.namespace
+def _lock_tunnel(namespace: str, name: str) -> Tunnel | None:
+    """Lock a tunnel after its customer, as whoever suspends a customer does.
+
+    The customer is locked where it has no such tunnel as well.
+    """
+    customer = Customer.objects.select_for_update().filter(name=namespace).first()
+    rows = Tunnel.objects.select_for_update(of=("self",)).select_related("customer", "status")
+    return None if customer is None else rows.filter(customer=customer, name=name).first()
+
+
+def _is_outdated(resource: TunnelResource, row: Tunnel) -> bool:
+    """Say whether a later version of the resource was looked at before: by another process, that leads by now."""
+    return resource.uid == row.status.resource_uid and resource.generation < row.status.resource_generation
+
+
+def _check_place(resource: TunnelResource, check_namespace: Callable[[], None]) -> None:
+    """Refuse a new tunnel where none may be."""
     scope = settings.MOORLINE_TUNNELS_NAMESPACE
-    if scope and name != scope:
+    if scope and resource.namespace != scope:
         raise ResourceRefused(
             "OutsideScope", f"This installation serves the namespace {scope} alone. Move the resource there."
         )
-    # Whoever installed Moorline for one namespace has said by that what the label says of others.
-    if not scope and not is_labelled():
-        raise ResourceRefused(
-            "NamespaceNotLabelled",
-            f"No tunnels may be made in this namespace. Allow it with: kubectl label namespace {name} {LABEL}",
-        )
+    # Whoever installed Moorline for one namespace has said by that what labels say of others.
+    if not scope:
+        check_namespace()
+
+
+def _find_customer(resource: TunnelResource, actor: Actor) -> Customer:
+    name = resource.namespace
     customer = Customer.objects.filter(name=name).first()
     if customer is not None:
         return customer
@@ -255,7 +285,8 @@ def _check_holder(resource: TunnelResource, row: Tunnel, takes_over: bool) -> No
         )
 
 
-def _check_token(resource: TunnelResource) -> None:
+def _check_words(resource: TunnelResource) -> None:
+    """Refuse what the rows have no place for, and so would not refuse."""
     if resource.token_namespace and resource.token_namespace != resource.namespace:
         # With the rights of Moorline it would read a Secret that whoever wrote the resource may have no right to.
         raise ResourceRefused(
@@ -268,25 +299,62 @@ def _check_token(resource: TunnelResource) -> None:
         raise ResourceRefused("InvalidSpec", f"spec.tokenRef.name: “{secret[:80]}” is no name of a Secret.")
     if resource.token_key and not KEY_PATTERN.fullmatch(resource.token_key):
         raise ResourceRefused("InvalidSpec", f"spec.tokenRef.key: “{resource.token_key[:80]}” is no key of a Secret.")
+    if resource.mistake:
+        raise ResourceRefused("InvalidSpec", resource.mistake)
 
 
-def _record_look(tunnel: Tunnel, generation: int, refusal: dict[str, str], *, is_told: bool = False) -> None:
+@transaction.atomic
+def _record_refusal(resource: TunnelResource, refusal: ResourceRefused) -> bool:
+    """Note what is wrong with a resource in the row that an earlier version of it has.
+
+    Returns:
+        Whether it has one.
+    """
+    row = _lock_tunnel(resource.namespace, resource.name)
+    if row is None or row.source != Source.RESOURCE or row.resource_group != resource.group:
+        return False
+    if not _is_outdated(resource, row):
+        _record_look(row, resource, {"reason": refusal.reason, "message": refusal.message})
+    return True
+
+
+def _record_look(tunnel: Tunnel, resource: TunnelResource, refusal: dict[str, str], *, is_told: bool = False) -> None:
     """Note which version of the resource was looked at and what is wrong with it.
 
     Args:
         is_told: whether the reconciler has work on the tunnel anyway; else it gets some where there is news.
     """
     status = TunnelStatus.objects.get(pk=tunnel.pk)
-    if (status.resource_generation, status.refusal) != (generation, refusal):
-        TunnelStatus.objects.filter(pk=tunnel.pk).update(resource_generation=generation, refusal=refusal)
+    look = {"resource_uid": resource.uid, "resource_generation": resource.generation, "refusal": refusal}
+    if any(getattr(status, field) != value for field, value in look.items()):
+        TunnelStatus.objects.filter(pk=tunnel.pk).update(**look)
         if not is_told:
             touch_tunnels([tunnel.pk])
+
+
+def _keep_decisions(tunnel: Tunnel) -> None:
+    """Keep what staff decided about a tunnel that goes, and which of its tokens are to open no tunnel again."""
+    decided = {field: getattr(tunnel, field) for field in DECIDED_FIELDS}
+    as_made = Tunnel()
+    if any(value != getattr(as_made, field) for field, value in decided.items()):
+        StaffDecision.objects.update_or_create(
+            customer_name=tunnel.customer.name, tunnel_name=tunnel.name, defaults=decided
+        )
+    revoked = tunnel.tokens.exclude(revoked_at=None)
+    RevokedHash.objects.bulk_create(
+        [RevokedHash(hash=token.hash, revoked_at=token.revoked_at) for token in revoked if token.revoked_at],
+        ignore_conflicts=True,
+    )
+
+
+def _take_decisions(resource: TunnelResource) -> dict[str, Any]:
+    """Return what staff decided about a tunnel before its resource went away; from now on the row says so."""
+    found = StaffDecision.objects.filter(customer_name=resource.namespace, tunnel_name=resource.name)
+    decided = found.values(*DECIDED_FIELDS).first() or {}
+    found.delete()
+    return dict(decided)
 
 
 def _is_untouched(customer: Customer) -> bool:
     said_by_staff = (customer.display_name, customer.contact_email, customer.resource_quota)
     return not (customer.suspended or customer.isolated or any(said_by_staff))
-
-
-def _actor(resource: TunnelResource) -> Actor:
-    return Actor(f"Tunnel resource ({resource.group})")

@@ -4,25 +4,53 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from threading import Event as Flag
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.core.exceptions import ValidationError
+from django.db import connection
 from django.utils import timezone
 
-from portal.cluster.resource import allows_tunnels, make_refused_status, read_resource, sort_by_age
-from portal.models import Customer, Event, Leftover, Source, Token, Tunnel, TunnelStatus
+from portal.cluster.resource import (
+    allows_tunnels,
+    check_namespace,
+    is_told_of,
+    make_refused_status,
+    read_resource,
+    refuse_mirror,
+    sort_by_age,
+)
+from portal.cluster.secrets import ACTOR
+from portal.models import (
+    Customer,
+    CustomerStatus,
+    Event,
+    Leftover,
+    RevokedHash,
+    Source,
+    StaffDecision,
+    Token,
+    Tunnel,
+    TunnelStatus,
+)
+from portal.services import tunnels
 from portal.services.customers import create_customer, suspend_customer
+from portal.services.events import record_event
 from portal.services.resources import (
     ResourceRefused,
     TunnelResource,
     drop_resource,
     find_tunnel,
+    is_being_removed,
     list_taken,
     take_resource,
 )
-from portal.services.tokens import mint_token
-from portal.services.tunnels import create_tunnel, disable_tunnel
+from portal.services.tokens import adopt_token, mint_token, revoke_token
+from portal.services.tunnels import create_tunnel, delete_tunnel, disable_tunnel, enable_tunnel, update_tunnel
 from tests.conftest import STAFF
 
 pytestmark = pytest.mark.django_db
@@ -179,15 +207,57 @@ def test_what_staff_decide_stays() -> None:
     assert not Tunnel.objects.get().enabled
 
 
+def check(**labels: str) -> None:
+    check_namespace({"metadata": {"name": "acmeco", "labels": labels}}, "acmeco", "moorline", inlets=False)
+
+
 def test_a_namespace_has_to_be_labelled_for_a_new_tunnel() -> None:
-    reason, message = refuse(PROD, is_labelled=lambda: False)
+    reason, message = refuse(PROD, check_namespace=check)
     assert reason == "NamespaceNotLabelled"
     assert message.endswith("kubectl label namespace acmeco moorline.dev/uplink=1")
     assert not Customer.objects.exists()
-    take_resource(resource=PROD, is_labelled=lambda: True)
+    take_resource(resource=PROD, check_namespace=lambda: check(**{"moorline.dev/uplink": "1"}))
     # The reconciler keeps the label of a customer's namespace; one that is missing for a moment ends no tunnel.
-    take_resource(resource=replace(PROD, generation=2, tcp_ports=(1,)), is_labelled=lambda: False)
+    take_resource(resource=replace(PROD, generation=2, tcp_ports=(1,)), check_namespace=check)
     assert list_taken(GROUPS)["acmeco", "prod"][0].tcp_ports == (1,)
+
+
+def test_a_namespace_of_another_installation_is_left_to_it() -> None:
+    labels = {"moorline.dev/uplink": "1", "moorline.dev/installation": "other"}
+    assert refuse(PROD, check_namespace=lambda: check(**labels)) == (
+        "NameTaken",
+        "The namespace acmeco belongs to the installation other of Moorline, and moorline makes no tunnels in it. Use "
+        "another namespace, or remove its label moorline.dev/installation.",
+    )
+    assert not Customer.objects.exists()
+    take_resource(resource=PROD, check_namespace=lambda: check(**labels | {"moorline.dev/installation": "moorline"}))
+
+
+def test_who_tells_of_a_resource_is_known_by_what_is_told() -> None:
+    refusal = make_refused_status(body_of({}), ResourceRefused("NotTaken", "No."), timezone.now())
+    assert not is_told_of(body_of({}))
+    assert not is_told_of(body_of({}) | {"status": refusal})
+    assert is_told_of(body_of({}) | {"status": {"conditions": [{"type": "Accepted"}, {"type": "Connected"}]}})
+
+
+def test_what_is_labelled_as_a_mirror_and_mirrors_nothing_is_told_how_to_be_taken() -> None:
+    refused = refuse_mirror(body_of({}), "moorline")
+    assert (refused.reason, refused.message) == (
+        "NotTaken",
+        "The label moorline.dev/managed-by says that this resource shows a tunnel of the portal, and there is none of "
+        "this name. Remove the label to have the resource taken: kubectl label tunnels.moorline.dev prod -n acmeco "
+        "moorline.dev/managed-by-",
+    )
+
+
+def test_a_tunnel_is_being_removed_until_nothing_is_left_over() -> None:
+    tunnel = create_tunnel(customer=create_customer(name="acmeco", actor=STAFF), name="prod", actor=STAFF)
+    assert not is_being_removed("acmeco", "prod")
+    delete_tunnel(tunnel=tunnel, actor=STAFF)
+    assert is_being_removed("acmeco", "prod")
+    assert not is_being_removed("acmeco", "test")
+    Leftover.objects.all().delete()
+    assert not is_being_removed("acmeco", "prod")
 
 
 @pytest.mark.parametrize("label", ["moorline.dev/uplink", "inlets.dev/uplink"])
@@ -202,12 +272,12 @@ def test_labels_that_allow_tunnels(label: str) -> None:
 
 def test_an_installation_for_one_namespace_needs_no_label_and_takes_no_other(settings: LazySettings) -> None:
     settings.MOORLINE_TUNNELS_NAMESPACE = "acmeco"
-    reason, message = refuse(replace(PROD, namespace="other"), is_labelled=lambda: True)
+    reason, message = refuse(replace(PROD, namespace="other"))
     assert (reason, message) == (
         "OutsideScope",
         "This installation serves the namespace acmeco alone. Move the resource there.",
     )
-    take_resource(resource=PROD, is_labelled=lambda: False)
+    take_resource(resource=PROD, check_namespace=check)
     assert Tunnel.objects.count() == 1
 
 
@@ -216,6 +286,15 @@ def test_some_namespaces_are_nobodys(namespace: str) -> None:
     reason, message = refuse(replace(PROD, namespace=namespace))
     assert reason == "NamespaceNotAllowed"
     assert message.startswith(f"The namespace {namespace} cannot be a customer's: “{namespace}” is reserved.")
+
+
+def test_the_namespace_of_moorline_itself_is_nobodys(settings: LazySettings) -> None:
+    settings.MOORLINE_TARGET = "kubernetes"
+    settings.MOORLINE_NAMESPACE = "infra"
+    assert refuse(replace(PROD, namespace="infra")) == (
+        "NamespaceNotAllowed",
+        "The namespace infra cannot be a customer's: infra is the namespace of Moorline itself. Choose another name.",
+    )
 
 
 def test_a_reserved_name_is_refused() -> None:
@@ -318,6 +397,127 @@ def test_deleting_all_tunnels_does_not_lift_a_suspension() -> None:
     assert drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
     take_resource(resource=PROD)
     assert Customer.objects.get().suspended
+
+
+def test_a_namespace_that_resources_were_in_is_nobodys_to_delete() -> None:
+    take_resource(resource=PROD)
+    CustomerStatus.objects.update(made_namespace=True)
+    assert drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    assert list(Leftover.objects.filter(tunnel_name="").values_list("made_namespace", flat=True)) == [False]
+
+
+def test_deleting_a_tunnel_does_not_undo_what_staff_decided_about_it() -> None:
+    tunnel = take_resource(resource=PROD)
+    disable_tunnel(tunnel=tunnel, actor=STAFF)
+    update_tunnel(tunnel=tunnel, max_sessions=2, max_streams=3, actor=STAFF)
+    drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    assert not Customer.objects.exists()
+    take_resource(resource=replace(PROD, name="other"))
+    tunnel = take_resource(resource=PROD)
+    assert (tunnel.enabled, tunnel.max_sessions, tunnel.max_streams) == (False, 2, 3)
+    assert Tunnel.objects.get(name="other").enabled
+    # What staff decide now is what counts the next time.
+    assert not StaffDecision.objects.exists()
+    enable_tunnel(tunnel=tunnel, actor=STAFF)
+    drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    tunnel = take_resource(resource=PROD)
+    assert (tunnel.enabled, tunnel.max_sessions, tunnel.max_streams) == (True, 2, 3)
+
+
+def test_nothing_is_kept_of_a_tunnel_that_staff_left_alone() -> None:
+    mint_token(tunnel=take_resource(resource=PROD), name="client", actor=STAFF)
+    drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    assert not StaffDecision.objects.exists()
+    assert not RevokedHash.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["prod", "other"])
+def test_a_revoked_token_opens_no_tunnel_again(name: str) -> None:
+    def adopt(tunnel: Tunnel, plain_text: str) -> Token:
+        return adopt_token(tunnel=tunnel, plain_text=plain_text, secret="mine", actor=ACTOR)
+
+    leaked, kept = "leaked-0123456789abcdef0123", "kept-0123456789abcdef012345"
+    tunnel = take_resource(resource=PROD)
+    revoke_token(token=adopt(tunnel, leaked), actor=STAFF)
+    adopt(tunnel, kept)
+    drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    tunnel = take_resource(resource=replace(PROD, name=name))
+    with pytest.raises(ValidationError, match="was revoked"):
+        adopt(tunnel, leaked)
+    assert not Token.objects.exists()
+    assert adopt(tunnel, kept).revoked_at is None
+
+
+def test_an_older_look_changes_nothing() -> None:
+    first = replace(PROD, uid="a", generation=2)
+    take_resource(resource=first)
+    take_resource(resource=replace(first, generation=3, tcp_ports=(5432,)))
+    before = state()
+    take_resource(resource=first)
+    assert state() == before
+    take_resource(resource=replace(first, mistake="spec: this is no object."))
+    assert state() == before
+    # Generations of another object of the name begin anew.
+    anew = replace(first, uid="b", generation=1)
+    take_resource(resource=anew)
+    assert list_taken(GROUPS)["acmeco", "prod"] == (anew, False)
+
+
+def test_a_tunnel_that_another_resource_asks_for_meanwhile_stays() -> None:
+    take_resource(resource=replace(PROD, uid="b"))
+    assert not drop_resource(namespace="acmeco", name="prod", groups=GROUPS, uid="a")
+    assert Tunnel.objects.exists()
+    assert drop_resource(namespace="acmeco", name="prod", groups=GROUPS, uid="b")
+
+
+def wait_until_somebody_waits() -> None:
+    """Wait until PostgreSQL has somebody wait for a lock."""
+    ends = monotonic() + 10
+    with connection.cursor() as cursor:
+        while cursor.execute("SELECT FROM pg_locks WHERE NOT granted") is None and not cursor.fetchall():
+            assert monotonic() < ends
+            sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("write", ["take", "drop"])
+def test_suspending_a_customer_waits_for_the_watch_and_the_watch_for_it(
+    write: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    take_resource(resource=PROD)
+    customer = Customer.objects.get()
+    locked = Flag()
+    errors: list[Exception] = []
+
+    def record_late(**arguments: Any) -> Event:
+        """Let the other one in while the tunnel is locked, and before the event locks the customer it speaks of."""
+        locked.set()
+        wait_until_somebody_waits()
+        return record_event(**arguments)
+
+    def suspend() -> None:
+        try:
+            assert locked.wait(10)
+            suspend_customer(customer=customer, actor=STAFF)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(tunnels, "record_event", record_late)
+    other = Thread(target=suspend)
+    other.start()
+    try:
+        if write == "take":
+            take_resource(resource=replace(PROD, generation=2, tcp_ports=(5432,)))
+        else:
+            drop_resource(namespace="acmeco", name="prod", groups=GROUPS)
+    finally:
+        other.join(20)
+    # Who suspends a customer that went with its last tunnel finds none.
+    assert [type(error) for error in errors] == ([] if write == "take" else [Customer.DoesNotExist])
 
 
 def test_the_status_of_a_refused_resource() -> None:
