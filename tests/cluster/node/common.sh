@@ -38,6 +38,11 @@ need_packages() {
         >"$CACHE/apt.log" 2>&1 </dev/null || { tail -5 "$CACHE/apt.log" >&2; fail "see $CACHE/apt.log"; }
 }
 
+# One node at a time on a machine, whatever its MOORLINE_CLUSTER: kubelet ends what it does not know in the groups of pods. A
+# node's first process holds this lock as long as it lives.
+MACHINE_LOCK=/run/moorline-node.lock
+OTHER_NODE="another node runs on this machine: end it first, with the MOORLINE_CLUSTER that it was started with"
+
 # The node's first process is known by its number and by when it began: numbers come round again.
 began() { cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }
 
@@ -54,7 +59,7 @@ find_node() {
 }
 
 stop_node() {
-    local pid deadline=$((SECONDS + 30)) controller
+    local pid deadline=$((SECONDS + 30))
     if pid=$(find_node); then
         kill -9 "$pid" 2>/dev/null || true
         while find_node >/dev/null; do
@@ -63,16 +68,23 @@ stop_node() {
         done
     fi
     rm -f "$CACHE/node.pid"
-    # Groups of pods are left empty by processes that were killed; some are busy for a moment longer.
+    if flock --timeout 5 "$MACHINE_LOCK" true; then # else they are another node's
+        remove_groups "$deadline"
+        if [ -s "$CACHE/sysctl.saved" ]; then
+            sysctl -q -p "$CACHE/sysctl.saved" || true
+        fi
+    fi
+    rm -f "$CACHE/sysctl.saved"
+}
+
+# remove_groups DEADLINE: the groups of pods that processes which were killed have left empty; some are busy for a moment longer.
+remove_groups() {
+    local controller
     for controller in /sys/fs/cgroup /sys/fs/cgroup/*; do
         [ -d "$controller/kubepods" ] || continue
         until find "$controller/kubepods" -depth -type d -exec rmdir {} + 2>/dev/null || [ ! -d "$controller/kubepods" ]; do
-            [ "$SECONDS" -lt "$deadline" ] || fail "processes of pods are left in $controller/kubepods"
+            [ "$SECONDS" -lt "$1" ] || fail "processes of pods are left in $controller/kubepods"
             sleep 0.1
         done
     done
-    if [ -s "$CACHE/sysctl.saved" ]; then
-        sysctl -q -p "$CACHE/sysctl.saved" || true
-    fi
-    rm -f "$CACHE/sysctl.saved"
 }
