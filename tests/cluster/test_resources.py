@@ -473,10 +473,13 @@ def test_a_tunnel_that_another_resource_asks_for_meanwhile_stays() -> None:
 def wait_until_somebody_waits() -> None:
     """Wait until PostgreSQL has somebody wait for a lock."""
     ends = monotonic() + 10
+    waiting = 0
     with connection.cursor() as cursor:
-        while cursor.execute("SELECT FROM pg_locks WHERE NOT granted") is None and not cursor.fetchall():
+        while not waiting:
             assert monotonic() < ends
             sleep(0.01)
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            (waiting,) = cursor.fetchone()
 
 
 @pytest.mark.django_db(transaction=True)
