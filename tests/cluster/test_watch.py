@@ -27,6 +27,7 @@ from portal.cluster.spec import read_installation, read_tunnels
 from portal.models import Customer, Tunnel, TunnelStatus
 from portal.services.customers import create_customer
 from portal.services.tunnels import create_tunnel
+from portal.services.work import leave_over
 from tests.chart.helm import ROOT, load
 from tests.cluster.apiserver import ApiServer, OwnApiServer, find_kubernetes_programs, find_port
 from tests.conftest import STAFF
@@ -153,8 +154,15 @@ def namespace(cluster: ApiServer) -> Iterator[str]:
         cluster.kubectl("delete", f"tunnels.{group}", "--all", "-n", name)
 
 
-def apply(cluster: ApiServer, namespace: str, name: str, spec: dict[str, Any], group: str = MOORLINE) -> None:
-    metadata = {"name": name, "namespace": namespace}
+def apply(
+    cluster: ApiServer,
+    namespace: str,
+    name: str,
+    spec: dict[str, Any],
+    group: str = MOORLINE,
+    labels: dict[str, str] | None = None,
+) -> None:
+    metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
     manifest = {"apiVersion": f"{group}/v1alpha1", "kind": "Tunnel", "metadata": metadata, "spec": spec, "status": {}}
     cluster.kubectl("apply", "-f", "-", input=json.dumps(manifest))
 
@@ -314,6 +322,42 @@ def test_a_resource_with_the_name_of_a_portal_tunnel_is_refused(
         wait_for(lambda group=group: find_refusal(cluster, namespace, "prod", group) == "NameTaken", "refused")
     assert find_rows(namespace) == {"prod": []}
     assert find_reverts(cluster, namespace) == []
+
+
+def test_a_mirror_of_nothing_is_told_how_to_be_taken(cluster: ApiServer, watches: Watches, namespace: str) -> None:
+    leave_over(customer_name=namespace, tunnel_name="going")
+    ours = {"moorline.dev/managed-by": "portal", "moorline.dev/installation": watches.installation}
+    theirs = ours | {"moorline.dev/installation": "other"}
+    for name, labels in {"going": ours, "shown": theirs, "copied": theirs, "stray": ours}.items():
+        apply(cluster, namespace, name, {"tcpPorts": [22]}, labels=labels)
+    conditions = [
+        {"type": kind, "status": "True", "reason": kind, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        for kind in ("Accepted", "Connected")
+    ]
+    status = json.dumps({"status": {"conditions": conditions}})
+    cluster.kubectl("patch", "tun", "shown", "-n", namespace, "--subresource=status", "--type=merge", "-p", status)
+    watches.start()
+    for name in ("copied", "stray"):
+        wait_for(lambda name=name: find_refusal(cluster, namespace, name) == "NotTaken", "refused")
+    (condition,) = read(cluster, namespace, "stray")["status"]["conditions"]
+    assert condition["message"].endswith(f"kubectl label tunnels.{MOORLINE} stray -n {namespace} {[*ours][0]}-")
+    assert find_rows(namespace) == {}
+    cluster.kubectl(*condition["message"].rpartition("kubectl ")[2].split())
+    wait_for_rows(namespace, {"stray": [22]})
+    # Looked at before it, in the order of names.
+    assert not read(cluster, namespace, "going").get("status")
+    assert read(cluster, namespace, "shown")["status"] == {"conditions": conditions}
+
+
+def test_a_namespace_of_another_installation_is_left_to_it(cluster: ApiServer, watches: Watches) -> None:
+    namespace = cluster.make_namespace("theirs", LABEL | {"moorline.dev/installation": "other"})
+    watches.start()
+    apply(cluster, namespace, "prod", {"tcpPorts": [22]})
+    wait_for(lambda: find_refusal(cluster, namespace, "prod") == "NameTaken", "refused")
+    (condition,) = read(cluster, namespace, "prod")["status"]["conditions"]
+    assert f"{namespace} belongs to the installation other of Moorline" in condition["message"]
+    assert not Customer.objects.filter(name=namespace).exists()
+    cluster.kubectl("delete", "tun", "prod", "-n", namespace)
 
 
 def test_what_happened_while_no_watch_ran_is_caught_up(cluster: ApiServer, watches: Watches, namespace: str) -> None:

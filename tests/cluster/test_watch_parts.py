@@ -17,9 +17,10 @@ from django.core.management import CommandError, call_command
 
 from portal.cluster import watch
 from portal.cluster.api import Unreachable
-from portal.cluster.intake import Intake
+from portal.cluster.intake import Intake, NotLeading
 from portal.cluster.spec import read_installation
 from portal.cluster.watch import STUCK_SECONDS, Notes, Worker
+from portal.models import Tunnel
 from portal.services.resources import TunnelResource, take_resource
 from tests.cluster.apiserver import find_port
 
@@ -188,6 +189,51 @@ def test_a_resource_that_cannot_be_read_keeps_no_other_from_being_compared(caplo
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
     assert lines[0].startswith("The Tunnel resource acmeco/bad cannot be compared: ValueError(")
+
+
+class OneNamespace:
+    """An API server that knows one namespace and what resources are in it."""
+
+    def __init__(self, *bodies: dict[str, Any]) -> None:
+        self._bodies = bodies
+
+    def get(self, kind: str, namespace_name: str, name: str) -> dict[str, Any] | None:
+        if kind == "Namespace":
+            return namespace(**{"moorline.dev/uplink": "1"})
+        return next((body for body in self._bodies if body["metadata"]["name"] == name), None)
+
+    def list_all(self, kind: str, namespace_name: str) -> list[dict[str, Any]]:
+        return list(self._bodies)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("answers", [[False], [True, False]])
+def test_who_leads_no_more_makes_no_tunnel(answers: list[bool]) -> None:
+    groups = ["moorline.dev"]
+    intake = Intake(
+        OneNamespace(tunnel() | {"spec": {}}),  # type: ignore[arg-type]
+        groups,
+        read_installation(),
+        lambda: answers.pop(0),
+    )
+    with pytest.raises(NotLeading):
+        intake.settle("acmeco", "prod")
+    assert not Tunnel.objects.exists()
+    answers += [True, True]
+    intake.settle("acmeco", "prod")
+    assert Tunnel.objects.exists()
+
+
+@pytest.mark.django_db
+def test_who_leads_no_more_drops_no_tunnel() -> None:
+    take_resource(resource=TunnelResource("moorline.dev", "acmeco", "prod", 1))
+    answers = [False, True]
+    intake = Intake(OneNamespace(), ["moorline.dev"], read_installation(), lambda: answers.pop(0))  # type: ignore[arg-type]
+    with pytest.raises(NotLeading):
+        intake.settle("acmeco", "prod")
+    assert Tunnel.objects.exists()
+    intake.settle("acmeco", "prod")
+    assert not Tunnel.objects.exists()
 
 
 def test_who_does_not_lead_looks_at_nothing_and_at_everything_once_it_does() -> None:
