@@ -80,7 +80,7 @@ Secret of somebody else's is to hold it and can't be seen from here.
 {{- $generated := .Values.secrets.existingSecret | empty | ternary (randAlphaNum 64 | b64enc) "" -}}
 {{- $_ := set .Values "keptSecretKey" (get $kept "secret-key" | default $generated) -}}
 {{- end -}}
-{{- .Values.keptSecretKey -}}
+{{- get .Values "keptSecretKey" -}}
 {{- end -}}
 
 {{/*

@@ -36,7 +36,7 @@ class Way:
 
     async def start(self, gateway: Gateway) -> PeerHolder:
         self._gateway = gateway
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
         return PeerHolder(gateway._options.name, "127.0.0.1", self._server.sockets[0].getsockname()[1])
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ async def way() -> AsyncIterator[Way]:
 
 async def test_it_works(holds: Gateway) -> None:
     dialler = Dialler(SECRET.encode())
-    with await dialler.dial(holder(holds), request()) as sock:
+    with await dialler.dial(holder(holds), request(), BOUND) as sock:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(sock, b"x")
         assert await asyncio.wait_for(loop.sock_recv(sock, 1), BOUND) == b"x"
@@ -104,23 +104,27 @@ async def test_it_works(holds: Gateway) -> None:
     assert not dialler._turns_of_tunnel._users
 
 
-async def test_a_silent_gateway_holds_up_no_hop_to_another(holds: Gateway, way: Way) -> None:
+async def test_a_silent_gateway_holds_up_no_hop_to_another(
+    holds: Gateway, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{DIALLING}.DIAL_TIMEOUT", BOUND)  # however long it takes until all are under way
     dialler = Dialler(SECRET.encode())
     silent = await way.start(holds)
-    dials = [asyncio.create_task(dialler.dial(silent, request(str(n % 16)))) for n in range(1024)]
+    dials = [asyncio.create_task(dialler.dial(silent, request(str(n % 16)), BOUND)) for n in range(1024)]
     await until(lambda: way.waiting == dialling.MAX_DIALS, "as many dials as there may be")
-    (await asyncio.wait_for(dialler.dial(holder(holds), request()), 1.0)).close()
+    (await asyncio.wait_for(dialler.dial(holder(holds), request(), BOUND), 1.0)).close()
     assert way.most_waiting == dialling.MAX_DIALS
     await end(dials)
 
 
-async def test_a_tunnel_has_its_share_of_a_gateway(holds: Gateway, way: Way) -> None:
+async def test_a_tunnel_has_its_share_of_a_gateway(holds: Gateway, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{DIALLING}.DIAL_TIMEOUT", BOUND)
     dialler = Dialler(SECRET.encode())
     way.holds_up = lambda: way.arrived <= dialling.MAX_DIALS_OF_TUNNEL
     slow = await way.start(holds)
-    dials = [asyncio.create_task(dialler.dial(slow, request("2"))) for _ in range(100)]
+    dials = [asyncio.create_task(dialler.dial(slow, request("2"), BOUND)) for _ in range(100)]
     await until(lambda: way.waiting == dialling.MAX_DIALS_OF_TUNNEL, "as many of the tunnel as there may be")
-    (await asyncio.wait_for(dialler.dial(slow, request("1")), 1.0)).close()
+    (await asyncio.wait_for(dialler.dial(slow, request("1"), BOUND), 1.0)).close()
     assert not any(dial.done() for dial in dials)
     await end(dials)
 
@@ -132,7 +136,7 @@ async def test_the_wait_for_a_turn_is_within_the_time_out(
     monkeypatch.setattr(f"{DIALLING}.MAX_DIALS_OF_TUNNEL", 1)
     dialler = Dialler(SECRET.encode())
     silent = await way.start(holds)
-    dials = [dialler.dial(silent, request()) for _ in range(50)]
+    dials = [dialler.dial(silent, request(), BOUND) for _ in range(50)]
     async with asyncio.timeout(5.0):  # one behind the other they would take 15 s
         failures = await asyncio.gather(*dials, return_exceptions=True)
     assert {str(failure) for failure in failures} == {f"holds does not answer at 127.0.0.1:{silent.hop_port}"}
@@ -147,15 +151,17 @@ async def test_what_is_left_of_a_connections_time_bounds_its_dial(holds: Gateway
 
 
 async def test_a_gateway_that_was_silent_is_dialled_by_one_at_a_time(
-    holds: Gateway, way: Way, caplog: pytest.LogCaptureFixture
+    holds: Gateway, way: Way, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    for name in ("DIAL_TIMEOUT", "REST"):  # however long it takes until all are under way
+        monkeypatch.setattr(f"{DIALLING}.{name}", BOUND)
     dialler = Dialler(SECRET.encode())
     silent = await way.start(holds)
     with pytest.raises(HopFailed):
         await dialler.dial(silent, request(), 0.05)
-    await until(lambda: not way.waiting, "the first to be gone")
+    await until(lambda: way.arrived and not way.waiting, "the first to be gone")
     way.most_waiting = 0
-    dials = [asyncio.create_task(dialler.dial(silent, request())) for _ in range(20)]
+    dials = [asyncio.create_task(dialler.dial(silent, request(), BOUND)) for _ in range(20)]
     await until(lambda: way.waiting and [n for _, n in dialler._turns._users.values()] == [20], "all to have begun")
     assert way.arrived == 2
     way.open.set()  # it answers again: who waited goes on

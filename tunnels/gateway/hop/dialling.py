@@ -68,8 +68,11 @@ class Dialler:
         start = self._turn % len(holders) if holders else 0
         yield from sorted([*holders[start:], *holders[:start]], key=lambda holder: self._rests(_key(holder)))
 
-    async def dial(self, holder: Holder, request: Request, timeout: float = DIAL_TIMEOUT) -> socket.socket:
-        """Return the socket by which *holder* has taken a connection, within *timeout* seconds. Raises HopFailed."""
+    async def dial(self, holder: Holder, request: Request, timeout: float) -> socket.socket:
+        """Return the socket by which *holder* has taken a connection.
+
+        It has *timeout* seconds for that, and no more than DIAL_TIMEOUT. Raises HopFailed.
+        """
         key = _key(holder)
         try:
             async with (
