@@ -35,7 +35,7 @@ def local_addresses(tunnel: Tunnel) -> list[tuple[str, str]]:
     Nothing is said where gateways listen on every address: those are the gateways of a cluster.
     """
     host = ip_address(settings.MOORLINE_LISTEN_HOST)
-    if host.is_unspecified:
+    if host.is_unspecified or settings.MOORLINE_TARGET != "local":
         return []
     shown = f"[{host}]" if host.version == 6 else str(host)
     return [

@@ -134,8 +134,10 @@ class CustomerAdmin(ServiceAdmin):
 
     def list_consequences(self, obj: Customer) -> list[str]:
         tunnels = ", ".join(obj.tunnels.values_list("name", flat=True)) or "none"
+        namespace = f"Its namespace {obj}, which Moorline made, is deleted with everything that is in it."
         return [
             f"Its tunnels are deleted: {tunnels}.",
+            *([namespace] if obj.status.made_namespace else []),
             say_sessions_end(queries.live_sessions().filter(tunnel__customer=obj)),
             "Its tokens open nothing any more. They cannot be brought back.",
             "The events stay.",

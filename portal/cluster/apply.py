@@ -89,6 +89,7 @@ class Change:
     made_namespace: bool = False
 
 
+HTTP_INVALID: Final = 422
 NOT_REACHED: Final = Problem("NotReached", "There was no time for it; it is next.")
 
 
@@ -205,19 +206,32 @@ def bring_one(api: KubernetesApi, desired: Manifest, live: Manifest | None) -> i
                 raise
             live = api.find(*key_of(desired))
     if live is None or not is_ours(live, desired):
-        kind, namespace, name = key_of(desired)
-        raise NotOurs(
-            f"{kind} {namespace}/{name} exists and is not Moorline's. Rename or delete it, or give the tunnel another "
-            "name."
-        )
+        raise NotOurs(explain_owner(desired, live or {}))
     if not differs(desired, live):
         return writes
-    live, writes = api.apply(desired), writes + 1
+    try:
+        live, writes = api.apply(desired), writes + 1
+    except ApiRefused as refused:
+        # What others wrote into a list may not go together with our elements, as with a port's number that was changed.
+        if refused.status != HTTP_INVALID:
+            raise
     if differs(desired, live):
         # Elements that others put into a list, and fields that have to be absent, survive a server-side apply.
         patch = {key: value for key, value in desired.items() if key not in ("apiVersion", "kind", "metadata")}
         live, writes = api.merge(desired, patch), writes + 1
     return writes
+
+
+def explain_owner(desired: Manifest, live: Manifest) -> str:
+    """Say whose the object is that has the name of a desired one, and what to do."""
+    kind, namespace, name = key_of(desired)
+    labels = (live.get("metadata") or {}).get("labels") or {}
+    wanted = desired["metadata"]["labels"]
+    place = f"{kind} {namespace}/{name}"
+    if labels.get(names.INSTALLATION) == wanted[names.INSTALLATION] and labels.get(names.TUNNEL):
+        owner = f"{labels.get(names.CUSTOMER)}/{labels[names.TUNNEL]}"
+        return f"{place} belongs to the tunnel {owner}. Give this tunnel, or that host name, another name."
+    return f"{place} exists and is not Moorline's. Rename or delete it, or give the tunnel another name."
 
 
 def explain_refusal(refused: ApiRefused, manifest: Manifest) -> Problem:

@@ -21,6 +21,7 @@ STANDINGS: Final = {
     Standing.EXPIRED: "The tunnel has expired: no client may connect.",
     Standing.SUSPENDED: "The customer is suspended: no client may connect.",
 }
+TOLD: Final = 3  # problems of one condition that are told in full
 UNREACHABLE: Final = "ClusterUnreachable"
 
 
@@ -77,8 +78,9 @@ def _connected(tunnel: TunnelSpec) -> Verdict:
 
 
 def _tell(problems: Sequence[Problem]) -> str:
-    more = len(problems) - 1
-    return problems[0].message + (f" And {more} more." if more else "")
+    told = " ".join(problem.message for problem in problems[:TOLD])
+    more = len(problems) - TOLD
+    return told + (f" And {more} more." if more > 0 else "")
 
 
 def _make_condition(

@@ -153,5 +153,8 @@ def _set_suspended(customer: Customer, suspended: bool, verb: str, actor: Actor)
 
 
 def _lock(customer: Customer) -> Customer:
-    """Read the row anew, so that no change made in between is lost."""
-    return Customer.objects.select_for_update().get(pk=customer.pk)
+    """Read the row anew, so that no change made in between is lost.
+
+    The lock leaves room for rows that refer to this one, such as the event of a tunnel's change.
+    """
+    return Customer.objects.select_for_update(no_key=True).get(pk=customer.pk)

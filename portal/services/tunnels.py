@@ -350,7 +350,7 @@ def _replace_hosts(tunnel: Tunnel, before: set[str], after: tuple[str, ...]) -> 
 
 def _lock(tunnel: Tunnel) -> Tunnel:
     """Read the row anew, so that no change made in between is lost."""
-    return Tunnel.objects.select_for_update(of=("self",)).select_related("customer").get(pk=tunnel.pk)
+    return Tunnel.objects.select_for_update(of=("self",), no_key=True).select_related("customer").get(pk=tunnel.pk)
 
 
 def _fields(tunnel: Tunnel) -> dict[str, Any]:

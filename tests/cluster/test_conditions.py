@@ -46,10 +46,11 @@ def test_it_works() -> None:
     ]
 
 
-def test_a_problem_is_told_and_others_are_counted() -> None:
+def test_problems_are_told_and_many_are_counted() -> None:
     found = words(find(PROBLEM, SILENT))
-    assert found["Provisioned"] == "False QuotaExceeded: No room. And 1 more."
-    assert found["Degraded"] == "True QuotaExceeded: No room. And 1 more."
+    assert found["Provisioned"] == "False QuotaExceeded: No room. Nobody answers."
+    found = words(find(PROBLEM, PROBLEM, PROBLEM, SILENT))
+    assert found["Degraded"] == "True QuotaExceeded: No room. No room. No room. And 1 more."
 
 
 def test_what_is_in_place_stays_while_nobody_can_look() -> None:

@@ -203,6 +203,26 @@ def test_a_service_edited_by_hand_is_restored(cluster: ApiServer, target: Kubern
     assert repair.find_drift(target) == repair.Drift()
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        [{"op": "replace", "path": "/spec/ports/1/port", "value": 9999}],
+        [{"op": "replace", "path": "/spec/ports/1/name", "value": "other"}],
+        [{"op": "replace", "path": "/spec/type", "value": "NodePort"}],
+    ],
+)
+def test_a_port_changed_by_hand_is_restored(
+    cluster: ApiServer, target: KubernetesTarget, prod: Tunnel, patch: list[dict[str, Any]]
+) -> None:
+    reconcile(target)
+    before = service_ports(cluster, prod.customer.name)
+    cluster.kubectl("patch", "service", "prod", "-n", prod.customer.name, "--type=json", "-p", json.dumps(patch))
+    assert repair.find_drift(target).tunnels == 1
+    reconcile(target)
+    assert service_ports(cluster, prod.customer.name) == before
+    assert repair.find_drift(target) == repair.Drift()
+
+
 def test_a_foreign_service_is_left_alone_and_told_of(
     cluster: ApiServer, target: KubernetesTarget, prod: Tunnel
 ) -> None:

@@ -112,7 +112,8 @@ def test_a_service_of_another_tunnel_gets_no_endpoints_of_this_one(
     tunnels.create_tunnel(customer=acmeco, name="a", host_names=["b"], actor=STAFF)
     reconcile(target)
     other = tunnels.create_tunnel(customer=acmeco, name="b", tcp_ports=[5432], actor=STAFF)
-    assert [problem.reason for problem in reconcile_due(target).problems] == ["NameTaken"]
+    (problem,) = reconcile_due(target).problems
+    assert problem.message.startswith(f"Service {acmeco.name}/b belongs to the tunnel {acmeco.name}/a. Give")
     assert service_ports(cluster, acmeco.name, "b") == {"http": (8000, 20000)}
     assert names_of(cluster, "endpointslices", acmeco.name) == ["a-moorline", "b-moorline"]
     owner = cluster.read("endpointslice", "b-moorline", "-n", acmeco.name)["metadata"]["labels"]["moorline.dev/tunnel"]

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from portal.cluster.reconcile import reconcile_due
 from portal.cluster.target import LocalTarget
-from portal.models import Customer, Gateway, Tunnel, TunnelStatus
+from portal.models import Customer, CustomerStatus, Gateway, Tunnel, TunnelStatus
 from portal.services.gateways import drain_gateway, register_gateway
 from portal.services.tunnels import Resource, create_tunnel
 from tests.conftest import STAFF
@@ -105,3 +105,16 @@ def test_the_quota_of_a_customer_is_set(staff: Client, acmeco: Customer) -> None
     assert (acmeco.resource_quota, acmeco.isolated) == ({}, False)
     reconcile_due(LocalTarget())
     assert "As desired." in read(staff, "customer_change", acmeco.pk)
+
+
+def test_deleting_a_customer_says_what_becomes_of_its_namespace(staff: Client, acmeco: Customer) -> None:
+    said = "Its namespace acmeco, which Moorline made, is deleted with everything that is in it."
+    assert said not in read(staff, "customer_delete", acmeco.pk)
+    CustomerStatus.objects.update(made_namespace=True)
+    assert said in read(staff, "customer_delete", acmeco.pk)
+
+
+def test_no_address_of_this_machine_is_told_in_a_cluster(staff: Client, prod: Tunnel, settings: Any) -> None:
+    assert "127.0.0.1:25060" in read(staff, "tunnel_change", prod.pk)
+    settings.MOORLINE_TARGET = "kubernetes"
+    assert "127.0.0.1:25060" not in read(staff, "tunnel_change", prod.pk)

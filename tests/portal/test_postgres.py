@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 # What has to do with rows, constraints, transactions and locks; pages are the same on every database.
 FILES = [
     *("test_authorization.py", "test_concurrency.py", "test_gateways.py", "test_models.py", "test_ports.py"),
-    *("test_services.py", "test_sessions.py", "../cluster/test_work.py"),
+    *("test_services.py", "test_sessions.py", "../cluster/test_resources.py", "../cluster/test_work.py"),
 ]
 
 
