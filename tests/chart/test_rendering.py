@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -93,13 +96,33 @@ def test_a_release_may_be_named_like_a_number() -> None:
 
 def test_the_notes_say_the_next_three_commands() -> None:
     notes = render(notes=True).partition("NOTES:")[2]
-    assert [line.strip() for line in notes.splitlines() if line.lstrip().startswith("kubectl")] == [
-        "kubectl -n moorline rollout status deployment --timeout 5m --selector app.kubernetes.io/instance=moorline",
-        "kubectl -n moorline get secret moorline -o jsonpath='{.data.admin-password}' | base64 -d",
-        "kubectl apply -f - <<EOF",
+    commands = [line.strip() for line in notes.splitlines() if line.lstrip().startswith("kubectl")]
+    assert [command.split()[:4] for command in commands] == [
+        ["kubectl", "-n", "moorline", "rollout"],
+        ["kubectl", "-n", "moorline", "get"],
+        ["kubectl", "apply", "-f", "-"],
+        ["kubectl", "-n", "acmeco", "wait"],
+        ["kubectl", "-n", "acmeco", "get"],
     ]
     assert "sign in at https://uplink.example.com/admin/" in notes
     assert "default certificate" in notes
+
+
+def test_what_the_notes_have_one_paste_makes_a_tunnel(tmp_path: Path) -> None:
+    """The command is run as it is printed, by a shell and with a kubectl that keeps what it is given."""
+    notes = render(notes=True).partition("NOTES:")[2]
+    start = notes.index("kubectl apply")
+    command = notes[start : notes.index("\n", notes.index("\nEOF", start) + 1)]
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\ncat > {tmp_path}/applied\n")
+    kubectl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    applied = list(yaml.safe_load_all((tmp_path / "applied").read_text()))
+    assert [one["kind"] for one in applied] == ["Namespace", "Tunnel"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +130,7 @@ def test_the_notes_say_the_next_three_commands() -> None:
     [
         ({"tls": {"enabled": False}}, "tokens travel in the clear"),
         ({"ingress": {"type": "none"}}, "Lead uplink.example.com to the Services"),
-        ({"tunnelsNamespace": "acmecorp"}, "the first tunnel, of the customer acmecorp:"),
+        ({"tunnelsNamespace": "acmecorp"}, "the first tunnel, of the customer acmecorp,"),
     ],
 )
 def test_the_notes_say_what_is_special(values: Document, sentence: str) -> None:
