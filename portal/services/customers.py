@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import F
 
 from portal.models import Customer, CustomerStatus, Source, TunnelPort
+from portal.models.names import validate_customer_name
 from portal.notices import publish_on_commit
 from portal.services.events import Actor, record_event
 from portal.services.ports import release_ports
@@ -48,14 +49,28 @@ def create_customer(
     if scope and name != scope:
         message = f"This installation serves the namespace {scope} alone. Name the customer {scope}."
         raise ValidationError({"name": ValidationError(message, code="scope")})
-    if name == settings.MOORLINE_NAMESPACE and not scope and settings.MOORLINE_TARGET != "local":
-        message = f"{name} is the namespace of Moorline itself. Choose another name."
-        raise ValidationError({"name": ValidationError(message, code="reserved")})
     insert_row(customer)
+    check_namespace_name(name)
     CustomerStatus.objects.create(customer=customer)
     queue_reconcile_on_commit()
     record_event(actor=actor, verb="customer.create", customer=customer)
     return customer
+
+
+def check_namespace_name(name: str) -> None:
+    """Refuse a name that no customer may have, whoever asks for it.
+
+    Raises:
+        ValidationError: at ``name``.
+    """
+    try:
+        validate_customer_name(name)
+    except ValidationError as error:
+        raise ValidationError({"name": error}) from error
+    is_own = name == settings.MOORLINE_NAMESPACE and settings.MOORLINE_TARGET != "local"
+    if is_own and not settings.MOORLINE_TUNNELS_NAMESPACE:
+        message = f"{name} is the namespace of Moorline itself. Choose another name."
+        raise ValidationError({"name": ValidationError(message, code="reserved")})
 
 
 @transaction.atomic

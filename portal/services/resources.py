@@ -14,7 +14,7 @@ from django.db import transaction
 
 from portal.models import Customer, Leftover, RevokedHash, Source, StaffDecision, Tunnel, TunnelPort, TunnelStatus
 from portal.models.names import HOST_LENGTH, HOST_PATTERN
-from portal.services.customers import create_customer, delete_customer
+from portal.services.customers import check_namespace_name, create_customer, delete_customer
 from portal.services.events import Actor, record_event
 from portal.services.tunnels import Resource, create_tunnel, delete_tunnel, update_tunnel
 from portal.services.work import touch_tunnels
@@ -248,9 +248,20 @@ def _check_place(resource: TunnelResource, check_namespace: Callable[[], None]) 
         raise ResourceRefused(
             "OutsideScope", f"This installation serves the namespace {scope} alone. Move the resource there."
         )
+    try:
+        check_namespace_name(resource.namespace)
+    except ValidationError as error:  # which no label would change
+        raise _not_allowed(resource, error) from error
     # Whoever installed Moorline for one namespace has said by that what labels say of others.
     if not scope:
         check_namespace()
+
+
+def _not_allowed(resource: TunnelResource, error: ValidationError) -> ResourceRefused:
+    messages = " ".join(error.messages)
+    return ResourceRefused(
+        "NamespaceNotAllowed", f"The namespace {resource.namespace} cannot be a customer's: {messages}"
+    )
 
 
 def _find_customer(resource: TunnelResource, actor: Actor) -> Customer:
@@ -264,10 +275,7 @@ def _find_customer(resource: TunnelResource, actor: Actor) -> Customer:
         made_meanwhile = Customer.objects.filter(name=name).first()
         if made_meanwhile is not None:
             return made_meanwhile
-        messages = " ".join(error.messages)
-        raise ResourceRefused(
-            "NamespaceNotAllowed", f"The namespace {name} cannot be a customer's: {messages}"
-        ) from error
+        raise _not_allowed(resource, error) from error
 
 
 def _check_holder(resource: TunnelResource, row: Tunnel, takes_over: bool) -> None:

@@ -379,3 +379,10 @@ def test_a_scoped_installation_serves_one_customer(db: None, settings: Any) -> N
     }
     acmeco = customers.create_customer(name="acmeco", actor=STAFF)
     assert tunnels.create_tunnel(customer=acmeco, name="prod", actor=STAFF)
+
+
+def test_the_namespace_of_moorline_itself_is_no_customers(db: None, settings: Any) -> None:
+    settings.MOORLINE_TARGET, settings.MOORLINE_NAMESPACE = "kubernetes", "infra"
+    with pytest.raises(ValidationError, match="namespace of Moorline itself"):
+        customers.create_customer(name="infra", actor=STAFF)
+    assert not Customer.objects.exists()
