@@ -40,18 +40,23 @@ def publish_tunnels(tunnel_ids: Iterable[int]) -> None:
     _publish(CHANNEL, tunnel_ids)
 
 
+def connect_redis() -> redis.Redis:
+    """Connect to Redis for a word or two: it answers within a second, or is done without."""
+    return redis.Redis.from_url(
+        settings.MOORLINE_REDIS_URL,
+        socket_timeout=PUBLISH_TIMEOUT_SECONDS,
+        socket_connect_timeout=PUBLISH_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
 def _publish(channel: str, tunnel_ids: Iterable[int]) -> None:
     payloads = [str(tunnel_id) for tunnel_id in sorted(set(tunnel_ids))]
     if not payloads or not settings.MOORLINE_REDIS_URL:
         return
     try:
         with (
-            redis.Redis.from_url(
-                settings.MOORLINE_REDIS_URL,
-                socket_timeout=PUBLISH_TIMEOUT_SECONDS,
-                socket_connect_timeout=PUBLISH_TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            ) as client,
+            connect_redis() as client,
             client.pipeline(transaction=False) as pipeline,
         ):
             for payload in payloads:

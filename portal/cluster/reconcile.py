@@ -91,8 +91,8 @@ def _reconcile_batch(
     )
     live, changes = _bring_tunnels(target, specs, is_restricted=is_restricted)
     _keep_secrets(target, specs, changes)
-    conditions = [
-        find_conditions(
+    found = {
+        spec.tunnel_id: find_conditions(
             spec,
             change.problems,
             statuses[spec.tunnel_id].conditions,
@@ -101,8 +101,7 @@ def _reconcile_batch(
             refusal=statuses[spec.tunnel_id].refusal,
         )
         for spec, change in zip(specs, changes, strict=True)
-    ]
-    found = {spec.tunnel_id: one for spec, one in zip(specs, conditions, strict=True)}
+    }
     told = _in_threads(specs, lambda spec: Change(int(target.write_status(spec, live, found[spec.tunnel_id]))))
     for spec, change, telling in zip(specs, changes, told, strict=True):
         _touch_missing_namespace(spec, change.problems)

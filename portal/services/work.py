@@ -11,23 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import redis
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from kombu.exceptions import OperationalError
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from portal.models import CustomerStatus, Leftover, TunnelStatus, Work
+from portal.notices import connect_redis
 
 # A claim outlives the work it is for: every call to the cluster has a time-out, and the sum of them ends before.
 CLAIM_FOR = timedelta(seconds=120)
 FIRST_DELAY = 1.0  # seconds
 LONGEST_DELAY = 60.0
-REDIS_TIMEOUT_SECONDS = 1.0
 # While this key is there a worker has been asked and has not begun: one message stands for a thousand changes.
 QUEUED_KEY = "moorline:reconcile-queued"
 QUEUED_SECONDS = 5
@@ -100,7 +97,7 @@ def queue_reconcile() -> None:
     from portal.config.celery import app  # noqa: PLC0415 - the settings have to be complete
 
     try:
-        with _redis() as client:
+        with connect_redis() as client:
             if client.set(QUEUED_KEY, "1", nx=True, ex=QUEUED_SECONDS):
                 with app.connection_for_write(url=settings.MOORLINE_REDIS_URL) as connection:
                     app.send_task(TASK, connection=connection, retry=False, expires=MESSAGE_SECONDS)
@@ -113,7 +110,7 @@ def begin_reconcile() -> None:
     if not settings.MOORLINE_REDIS_URL:
         return
     try:
-        with _redis() as client:
+        with connect_redis() as client:
             client.delete(QUEUED_KEY)
     except (RedisError, OSError):
         return  # the key expires by itself
@@ -191,12 +188,3 @@ def _touch(rows: Any) -> None:
 def _next_delay(failures: int) -> float:
     longest = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), LONGEST_DELAY)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-
-
-def _redis() -> redis.Redis:
-    return redis.Redis.from_url(
-        settings.MOORLINE_REDIS_URL,
-        socket_timeout=REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
